@@ -1,0 +1,1 @@
+"""The model that leaves: a folder that loads everywhere or refuses."""

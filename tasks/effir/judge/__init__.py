@@ -1,0 +1,1 @@
+"""Is the candidate good enough? Statistics, speed and the gate."""

@@ -1,0 +1,113 @@
+"""What a phase is handed: its part of the spec, its inputs as local folders, a place to write, and ways to report."""
+
+import datetime
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from effir.errors import BadInput
+from effir.manifest import MANIFEST, Manifest, describe, digest_of
+from effir.services.store import Store
+from effir.spec import RunSpec
+
+
+@dataclass
+class Job:
+    """One execution of a phase.
+
+    inputs:    name → manifest URI, or a list of them (a mapped phase's results)
+    arguments: what distinguishes mapped executions: {"model": "candidate", "collection": "scifact", "shard": 0}
+    run:       {"id": dag run id, "mlflow_run_id": parent run or None, …}, for phases that register or report
+    """
+
+    phase: str
+    digest: str
+    spec: RunSpec
+    inputs: dict[str, Any]
+    arguments: dict[str, Any]
+    run: dict[str, Any]
+    store: Store
+    out: Path
+    scratch: Path
+    tracker: Any = None
+    progress_uri: str | None = None
+    forward_passes: int = 0
+    parts: dict[str, str] = field(default_factory=dict)
+    output: dict[str, Any] = field(default_factory=dict)
+    _told: float = field(default=0.0, repr=False)
+    _began: float = field(default_factory=time.monotonic, repr=False)
+
+    def manifest(self, name: str) -> Manifest:
+        """Manifest of the input called `name`."""
+        return self.manifest_at(self._uri(name))
+
+    def folder(self, name: str) -> Path:
+        """The input called `name` as a local folder, every digest checked."""
+        return self.folder_at(self._uri(name))
+
+    def manifest_at(self, uri: str) -> Manifest:
+        """Manifest at a URI."""
+        return Manifest.model_validate(self.store.get_json(uri))
+
+    def folder_at(self, uri: str) -> Path:
+        """The artifact whose manifest is at `uri` as a local folder (downloaded once)."""
+        manifest = self.manifest_at(uri)
+        target = self.scratch / "inputs" / manifest.phase / manifest.digest
+        if not target.exists():
+            self.store.download(uri.removesuffix(f"/{MANIFEST}"), manifest.files, target)
+        return target
+
+    def publish_part(self, name: str, kind: str, folder: Path) -> str:
+        """Publish a folder as an artifact of its own, named by its content; returns its manifest's URI.
+
+        Later phases then depend on this part alone and not on everything this phase made.
+        """
+        content = {path: file.sha256 for path, file in describe(folder).items()}
+        digest = digest_of({"kind": kind, "files": content})
+        manifest = self.store.find(kind, digest) or self.store.publish(
+            Manifest(
+                phase=kind, digest=digest, key={"files": content}, files={}, numbers={}, seconds=0, forward_passes=0,
+                created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            ),
+            folder,
+        )  # fmt: skip
+        self.parts[name] = f"{self.store.artifact(kind, manifest.digest)}/{MANIFEST}"
+        return self.parts[name]
+
+    def has(self, name: str) -> bool:
+        """Whether this input was given."""
+        return bool(self.inputs.get(name))
+
+    def say(self, text: str) -> None:
+        """A line for the log."""
+        print(text, flush=True)
+
+    def metric(self, name: str, value: float, step: int | None = None) -> None:
+        """A number for MLflow (and nothing where there is no MLflow run)."""
+        if self.tracker is not None:
+            self.tracker.metric(name, float(value), step)
+
+    def progress(self, done: float, total: float, figure: str = "") -> None:
+        """Tell how far the work is; shown in the log with an ETA and to whoever follows the run."""
+        now = time.monotonic()
+        if now - self._told < 5 and done < total:
+            return
+        self._told = now
+        elapsed = now - self._began
+        eta = elapsed * (total - done) / done if done else None
+        left = f", {eta:.0f} s left" if eta is not None and done < total else ""
+        print(f"{self.phase}: {done:g} of {total:g}{left}{', ' + figure if figure else ''}", flush=True)
+        if self.progress_uri:
+            self.store.put_json(self.progress_uri, {"phase": self.phase, "done": done, "total": total, "eta": eta, "figure": figure})
+
+    def warn(self, text: str) -> None:
+        """A line for the log that should not be overlooked."""
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    def _uri(self, name: str) -> str:
+        uri = self.inputs.get(name)
+        if not isinstance(uri, str):
+            raise BadInput(f"phase {self.phase} needs the input {name!r}, a manifest URI; the call gives {uri!r}")
+        return uri

@@ -1,0 +1,1 @@
+"""Collections, encoding, exact search and metrics."""

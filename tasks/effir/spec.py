@@ -1,0 +1,221 @@
+"""What is asked: the RunSpec. One flat table of fields; the trigger form, `--set` and the digests use the same names.
+
+A field left out of a profile keeps the default below, which is the paper's value where the paper states
+one (Lei et al., ACL 2026, sections 4.2 and A.2) and otherwise the default argued for in docs/method.md.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from effir.errors import BadInput
+
+PROFILES = Path(__file__).parent / "profiles"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+VARIANT = re.compile(r"^(?:full|(?:last[1-9]\d*[BM]|[1-9]\d*[ABM])+)$")
+
+
+def field(default: Any, section: str, description: str, **bounds: Any) -> Any:
+    """A RunSpec field that names the section of the trigger form in which it stands."""
+    return Field(default, description=description, json_schema_extra={"section": section}, **bounds)
+
+
+class RunSpec(BaseModel):
+    """Everything that decides the outcome of a run. Flat, typed, bounded; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    # Model
+    name: str = field("effir-demo", "Model", "Registered model that a champion is crowned in.", pattern=NAME)
+    base_model: str = field(
+        "smollm2-135m-instruct",
+        "Model",
+        "Hugging Face id, local folder, s3:// folder, models:/ URI, .gguf file, or the packaged smollm2-135m-instruct.",
+        min_length=1,
+    )
+    base_revision: str | None = field(None, "Model", "Revision of a Hugging Face base model; pin it for remote code.")
+    trust_remote_code: bool = field(False, "Model", "Run the base model's own code. Off unless you have read it.")
+    pooling: Literal["last", "mean"] = field("last", "Model", "How token states become one vector; `last` is the paper's.")
+    query_template: str = field(
+        "<instruct>Given a query, retrieve relevant passages that answer the query.\\n<query>{text}",
+        "Model",
+        "Text put around a query; {text} stands for the query, \\n for a line break.",
+    )
+    document_template: str = field("{text}", "Model", "Text put around a document; {text} is title and text joined by a space.")
+    max_query_tokens: int = field(512, "Model", "Queries are cut at this many tokens.", ge=4, le=32768)
+    max_document_tokens: int = field(512, "Model", "Documents are cut at this many tokens.", ge=4, le=32768)
+
+    # Data
+    training_data: str = field(
+        "beir:msmarco", "Data", "stdlib-code, beir:NAME, a folder or s3:// prefix in BEIR layout, or a JSON-lines file.", min_length=1
+    )
+    training_examples: int | None = field(None, "Data", "Use at most this many training queries (seeded choice).", ge=2)
+    hard_negatives: int = field(7, "Data", "Hard negatives per training query, mined by BM25 where the data has none.", ge=0, le=64)
+    collections: str = field(
+        "beir:scifact,beir:nfcorpus", "Data", "Test collections, comma separated: stdlib-code, semanlink, beir:NAME, folders, s3://.", min_length=1
+    )
+    in_domain: str = field(
+        "", "Data", "Those of the collections (by name) on which the reference must beat the untrained base. Empty: all.",
+    )
+    test_queries: int | None = field(None, "Data", "Use at most this many test queries per collection (seeded choice).", ge=10)
+    test_documents: int | None = field(
+        None, "Data", "Shrink each test corpus to this many documents; judged ones always stay. Marked as pooled in results.", ge=10
+    )
+    calibration_text: str = field("pydoc-topics", "Data", "Text for scoring layers: pydoc-topics, or a .txt or .jsonl file (field text).", min_length=1)
+
+    # Importance
+    calibration_samples: int = field(256, "Importance", "Packed calibration sequences (the paper: 256 of C4).", ge=1, le=100000)
+    calibration_tokens: int = field(2048, "Importance", "Tokens per calibration sequence.", ge=8, le=32768)
+
+    # Depth and width
+    variant: str = field(
+        "16M", "Depth", "Sub-layers to drop, in the paper's names: full, 8A, 16M, 16B, last16B, last8M, 16M8A.", pattern=VARIANT.pattern
+    )
+    slim_steps: int = field(500, "Width", "Self-slimming steps (z alone is trained). 0: no width cut.", ge=0, le=100000)
+    slim_batch: int = field(64, "Width", "Queries per slimming step.", ge=2, le=65536)
+    slim_learning_rate: float = field(0.01, "Width", "Learning rate of z; the paper leaves it open.", gt=0, le=10)
+    slim_lambda: float = field(1e-8, "Width", "Weight of the sparsity penalty (Eq. 8).", ge=0, le=1e6)
+    slim_beta: float = field(5.0, "Width", "Steepness of the penalty's sigmoid (A.1).", gt=0, le=1000)
+    keep_ratio: float = field(0.7, "Width", "Share of the remaining MLP neurons to keep, ranked over all layers together.", gt=0, le=1)
+    width_multiple: int = field(64, "Width", "Round each layer's width to a multiple of this, keeping the total.", ge=1, le=4096)
+
+    # Fine-tuning
+    steps: int = field(3900, "Fine-tune", "Optimiser steps of the candidate.", ge=0, le=10_000_000)
+    reference_steps: int = field(3900, "Fine-tune", "Optimiser steps of the full-size reference; at least those of the candidate.", ge=0, le=10_000_000)
+    batch: int = field(128, "Fine-tune", "Queries per step; in-batch negatives come from all of them.", ge=2, le=65536)
+    micro_batch: int = field(
+        0, "Fine-tune", "Queries held in memory at once; gradient caching makes the result independent of it. 0: the whole batch.", ge=0, le=65536
+    )
+    learning_rate: float = field(1e-4, "Fine-tune", "Peak learning rate of the adapters.", gt=0, le=1)
+    warmup_steps: int = field(100, "Fine-tune", "Linear warm-up steps; linear decay follows.", ge=0, le=1_000_000)
+    temperature: float = field(0.02, "Fine-tune", "Temperature of InfoNCE (Eq. 2).", gt=0, le=10)
+    lora_rank: int = field(32, "Fine-tune", "Rank of the adapters on all seven projections.", ge=1, le=4096)
+    lora_alpha: float = field(64.0, "Fine-tune", "Scale of the adapters.", gt=0, le=65536)
+    lora_dropout: float = field(0.1, "Fine-tune", "Dropout before each adapter.", ge=0, lt=1)
+    weight_decay: float = field(0.0, "Fine-tune", "AdamW's weight decay.", ge=0, le=1)
+    checkpoint_every: int = field(50, "Fine-tune", "Steps between checkpoints.", ge=1, le=1_000_000)
+    teacher: str = field(
+        "BAAI/bge-reranker-v2-m3", "Fine-tune", "Scores for distillation: a cross-encoder by name, data (in the training rows), minilm, or none.", min_length=1
+    )
+    teacher_temperature: float = field(1.0, "Fine-tune", "1 for reranker logits, about 0.05 for cosines.", gt=0, le=100)
+    kl_weight: float = field(1.0, "Fine-tune", "Weight of KL(teacher || student) over each query's own group.", ge=0, le=1000)
+    regression_weight: float = field(0.0, "Fine-tune", "Weight of the regression of the candidate onto the reference's embeddings.", ge=0, le=1000)
+
+    # Evaluation
+    shard_documents: int = field(50_000, "Evaluate", "Documents per encode task.", ge=10, le=10_000_000)
+    batch_tokens: int = field(16_384, "Evaluate", "Padded tokens per encoding batch.", ge=16, le=10_000_000)
+    speed_seconds: float = field(60.0, "Evaluate", "Time for the interleaved speed measurement.", gt=0, le=3600)
+    speed_documents: int = field(1000, "Evaluate", "Real documents (and as many queries, where there are) in it.", ge=8, le=100000)
+
+    # Gate
+    margin: float = field(0.02, "Gate", "Largest tolerated loss of nDCG@10 per collection (0 to 1).", gt=0, lt=1)
+    margins: str = field("", "Gate", "Exceptions to it, such as semanlink=0.04.", pattern=r"^$|^[^=,\s]+=0?\.\d+(,\s*[^=,\s]+=0?\.\d+)*$")
+    margin_mean: float = field(0.01, "Gate", "Largest tolerated loss of the mean over the collections.", gt=0, lt=1)
+    confidence: float = field(0.95, "Gate", "One-sided confidence of every bound.", gt=0.5, lt=1)
+    resamples: int = field(10_000, "Gate", "Bootstrap resamples.", ge=200, le=1_000_000)
+    min_query_speedup: float = field(1.0, "Gate", "Smallest accepted query speed-up over the reference.", ge=0, le=1000)
+    min_document_speedup: float = field(1.0, "Gate", "Smallest accepted document speed-up over the reference.", ge=0, le=1000)
+    max_parameters: int | None = field(None, "Gate", "Largest accepted number of parameters.", ge=1)
+
+    # Compute
+    device: Literal["auto", "cpu", "cuda"] = field("auto", "Compute", "Where phases compute.")
+    dtype: Literal["float32", "bfloat16"] = field("bfloat16", "Compute", "Data type of the frozen weights and of encoding.")
+    threads: int = field(0, "Compute", "CPU threads of a phase; part of bit-equality. 0: all cores.", ge=0, le=1024)
+    seed: int = field(0, "Compute", "Seed of every random choice.", ge=0, le=2**31 - 1)
+
+    @field_validator("query_template", "document_template")
+    @classmethod
+    def _has_place(cls, value: str) -> str:
+        if value.count("{text}") != 1:
+            raise ValueError("must contain {text} exactly once")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> "RunSpec":
+        if self.reference_steps < self.steps:
+            raise ValueError(
+                f"reference_steps ({self.reference_steps}) is less than steps ({self.steps}): a reference trained less than the candidate proves nothing"
+            )
+        if self.keep_ratio < 1 and self.slim_steps == 0:
+            raise ValueError("keep_ratio below 1 needs slim_steps above 0, since z is what ranks the neurons")
+        names = self.collection_names()
+        if len(set(names)) != len(names):
+            raise ValueError("collections has the same name twice")
+        for what, given in (("in_domain", self.in_domain_names()), ("margins", list(self.margin_by_name()))):
+            for one in given:
+                if one not in names:
+                    raise ValueError(f"{what} names {one}, which is not among the collections ({', '.join(names)})")
+        return self
+
+    def collection_sources(self) -> list[str]:
+        """The test collections as written, in order."""
+        return [part.strip() for part in self.collections.split(",") if part.strip()]
+
+    def collection_names(self) -> list[str]:
+        """Their short names: beir:scifact, /data/scifact/ and s3://b/scifact are all `scifact`."""
+        return [collection_name(source) for source in self.collection_sources()]
+
+    def in_domain_names(self) -> list[str]:
+        """Collections on which the reference must beat the untrained base."""
+        return [part.strip() for part in self.in_domain.split(",") if part.strip()] or self.collection_names()
+
+    def margin_by_name(self) -> dict[str, float]:
+        """The exceptions to `margin`, by collection name."""
+        pairs = (part.split("=") for part in self.margins.split(",") if part.strip())
+        return {name.strip(): float(value) for name, value in pairs}
+
+
+def collection_name(source: str) -> str:
+    """Short name of a collection.
+
+    >>> collection_name("beir:scifact"), collection_name("/data/nfcorpus/"), collection_name("semanlink")
+    ('scifact', 'nfcorpus', 'semanlink')
+    """
+    return source.rstrip("/").rsplit("/", 1)[-1].removeprefix("beir:")
+
+
+def profile_names() -> list[str]:
+    """Profiles that ship with effir."""
+    return sorted(path.stem for path in PROFILES.glob("*.toml"))
+
+
+def load_profile(name: str) -> dict[str, Any]:
+    """The fields that a profile sets.
+
+    Raises BadInput if there is no such profile.
+    """
+    if name not in profile_names():
+        raise BadInput(f"there is no profile {name!r}; choose one of: {', '.join(profile_names())}")
+    return tomllib.loads((PROFILES / f"{name}.toml").read_text())
+
+
+def resolve(profile: str, overrides: dict[str, Any] | None = None) -> RunSpec:
+    """Defaults, then the profile, then the overrides.
+
+    Raises BadInput with one sentence per wrong field.
+    """
+    values = load_profile(profile) | {key: value for key, value in (overrides or {}).items() if value is not None}
+    return parse(values)
+
+
+def parse(values: dict[str, Any]) -> RunSpec:
+    """A RunSpec from a plain table. Raises BadInput with one sentence that names every wrong field."""
+    try:
+        return RunSpec(**values)
+    except ValidationError as error:
+        raise BadInput("; ".join(_sentence(detail) for detail in error.errors())) from None
+
+
+def _sentence(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{where} is not a field of the spec; `effir spec --schema` lists them"
+    message = detail["msg"].removeprefix("Value error, ")
+    if not where:
+        return message
+    if where == "variant":
+        return f"variant {detail['input']!r} does not parse: write full, or parts such as 8A, 16M, 4B, last16B, last8M one after another"
+    return f"{where}: {message} (got {detail['input']!r})"

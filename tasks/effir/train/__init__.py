@@ -1,0 +1,1 @@
+"""Contrastive fine-tuning: examples, losses, the loop and its checkpoints."""
