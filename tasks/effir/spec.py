@@ -76,6 +76,7 @@ class RunSpec(BaseModel):
     )
     slim_steps: int = field(500, "Width", "Self-slimming steps (z alone is trained). 0: no width cut.", ge=0, le=100000)
     slim_batch: int = field(64, "Width", "Queries per slimming step.", ge=2, le=65536)
+    slim_seeds: int = field(2, "Width", "Slimming runs; the first decides, the others tell how far its ranking can be trusted.", ge=1, le=16)
     slim_learning_rate: float = field(0.01, "Width", "Learning rate of z; the paper leaves it open.", gt=0, le=10)
     slim_lambda: float = field(1e-8, "Width", "Weight of the sparsity penalty (Eq. 8).", ge=0, le=1e6)
     slim_beta: float = field(5.0, "Width", "Steepness of the penalty's sigmoid (A.1).", gt=0, le=1000)
@@ -86,6 +87,7 @@ class RunSpec(BaseModel):
     steps: int = field(3900, "Fine-tune", "Optimiser steps of the candidate.", ge=0, le=10_000_000)
     reference_steps: int = field(3900, "Fine-tune", "Optimiser steps of the full-size reference; at least those of the candidate.", ge=0, le=10_000_000)
     batch: int = field(128, "Fine-tune", "Queries per step; in-batch negatives come from all of them.", ge=2, le=65536)
+    max_training_tokens: int = field(512, "Fine-tune", "Documents are cut at this many tokens in training and slimming.", ge=4, le=32768)
     micro_batch: int = field(
         0, "Fine-tune", "Queries held in memory at once; gradient caching makes the result independent of it. 0: the whole batch.", ge=0, le=65536
     )

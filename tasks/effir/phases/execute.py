@@ -107,7 +107,10 @@ def _compute(
             forward_passes=job.forward_passes, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             mlflow_run_id=tracker.run_id if tracker else None,
         )  # fmt: skip
-        return store.publish(manifest, job.out)
+        manifest = store.publish(manifest, job.out)
+        for act in job.afterwards:
+            act()
+        return manifest
 
 
 def _stop(*_: Any) -> None:

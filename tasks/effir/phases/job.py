@@ -3,6 +3,7 @@
 import datetime
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Job:
     forward_passes: int = 0
     parts: dict[str, str] = field(default_factory=dict)
     output: dict[str, Any] = field(default_factory=dict)
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
     _told: float = field(default=0.0, repr=False)
     _began: float = field(default_factory=time.monotonic, repr=False)
 
@@ -59,6 +61,17 @@ class Job:
             self.store.download(uri.removesuffix(f"/{MANIFEST}"), manifest.files, target)
         return target
 
+    def file(self, name: str, path: str) -> Path:
+        """One file of the input called `name`, its digest checked, without the rest of the artifact."""
+        uri = self._uri(name)
+        manifest = self.manifest_at(uri)
+        if path not in manifest.files:
+            raise BadInput(f"the input {name!r} of phase {self.phase} has no file {path}")
+        target = self.scratch / "files" / manifest.phase / manifest.digest
+        if not (target / path).exists():
+            self.store.download(uri.removesuffix(f"/{MANIFEST}"), {path: manifest.files[path]}, target)
+        return target / path
+
     def publish_part(self, name: str, kind: str, folder: Path) -> str:
         """Publish a folder as an artifact of its own, named by its content; returns its manifest's URI.
 
@@ -75,6 +88,10 @@ class Job:
         )  # fmt: skip
         self.parts[name] = f"{self.store.artifact(kind, manifest.digest)}/{MANIFEST}"
         return self.parts[name]
+
+    def after_publishing(self, act: Callable[[], None]) -> None:
+        """Have something done once the artifact is in place (such as removing checkpoints)."""
+        self.afterwards.append(act)
 
     def has(self, name: str) -> bool:
         """Whether this input was given."""

@@ -83,6 +83,13 @@ class Store:
                 for entry in page.get("Contents", []):
                     yield f"s3://{bucket}/{entry['Key']}", entry["Size"]
 
+    def etags(self, prefix: str) -> dict[str, str]:
+        """URI → ETag of every object below a prefix: changes whenever the bytes do, and nothing is downloaded."""
+        bucket, key = split(prefix)
+        with plain_errors(prefix):
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key.rstrip("/") + "/")
+            return {f"s3://{bucket}/{entry['Key']}": entry["ETag"] for page in pages for entry in page.get("Contents", [])}
+
     def delete(self, uris: Iterable[str]) -> None:
         """Remove objects; absent ones are no error."""
         for uri in uris:
@@ -228,7 +235,9 @@ def plain_errors(uri: str) -> Iterator[None]:
             raise BadInput(f"the bucket of {uri} does not exist: create it or set EFFIR_STORE") from None
         raise EffirError(f"S3 failed on {uri}: {code}") from None
     except NoCredentialsError:
-        raise BadInput("no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`effir env` prints the embedded stack's)") from None
+        raise BadInput(
+            "no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`effir env` prints the embedded stack's)"
+        ) from None
     except EndpointConnectionError:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
         raise EffirError(f"S3 at {endpoint} is not reachable: is it running? (`effir up` starts the embedded one)") from None

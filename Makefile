@@ -1,0 +1,43 @@
+# What a person types here, and what continuous integration runs. `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+READY := .venv/.ready
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint format test-gpu lock clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+setup: $(READY)  ## make .venv from the compiled pins (once)
+
+$(READY): requirements/all.txt requirements/demo.txt requirements/setup pyproject.toml
+	@requirements/setup $@
+
+demo: $(READY)  ## compress a real language model, end to end (KEEP=1 leaves the stack running)
+	@$(BIN)/effir demo $(if $(KEEP),--keep)
+
+test: $(READY) lint  ## format, lint, types, the import border, and every test
+	@$(BIN)/pytest
+
+lint: $(READY)  ## format, lint, types and the import border alone
+	@$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(READY)  ## bring the source into its format
+	@$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without one)
+	@$(BIN)/pytest -m gpu -rs tests
+
+lock:  ## compile the pins in requirements/all.txt anew
+	@requirements/setup lock
+
+clean:  ## stop the stack and remove what was made here
+	@[ ! -x $(BIN)/effir ] || $(BIN)/effir down
+	rm -rf .venv .effir

@@ -1,0 +1,114 @@
+"""Compress a retriever, judge it, and crown it only if it earned it.
+
+Fill in the form: choose a profile, change what you like. Every phase is content-addressed, so finished work is found and not
+repeated. The run ends green with a verdict, **promoted** or **rejected**, in `gate`; the page that `report` makes holds the
+tables and pictures. A champion that is new emits the asset `effir/champion`.
+
+`deployments.json` gives more DAGs like this one, on a schedule or on assets: `{name, profile, cron | assets, overrides?}`.
+"""
+
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Asset, Metadata, dag, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from form import params
+from launch import mapped_phase, phase
+
+COMPUTES = {"pool": "compute"}
+LABEL = "{{ task.arguments['model'] }} · {{ task.arguments['collection'] }} · {{ task.arguments['shard'] }}"
+
+
+def asset(name: str) -> Asset:
+    """An asset by its name, such as effir/champion."""
+    return Asset(name=name, uri=f"s3://{name}", group="effir")
+
+
+CANDIDATE, CHAMPION = asset("effir/candidate"), asset("effir/champion")
+TRAINING, BASE = asset("effir/training-data"), asset("effir/base-model")
+
+
+@task
+def encode_calls(begun: Any, prepared: Any, reference: Any, candidate: Any) -> list[dict[str, Any]]:
+    """What is to be encoded: every model, collection and shard. The champion too, where it is another model."""
+    models = {"base": prepared["parts"]["base"], "minilm": None, "reference": reference["manifest"], "candidate": candidate["manifest"]}
+    champion = begun["output"]["champion"]
+    if champion and champion["digest"] != candidate["digest"]:
+        models["champion"] = champion["manifest"]
+    return [
+        {
+            "inputs": {"collection": prepared["parts"][collection], **({"model": manifest} if manifest else {})},
+            "arguments": {"model": model, "collection": collection, "shard": shard},
+        }
+        for model, manifest in models.items()
+        for collection, told in prepared["output"]["collections"].items()
+        for shard in range(told["shards"])
+    ]
+
+
+@task(outlets=[CHAMPION])
+def announce(begun: Any, promoted: Any) -> Any:
+    """Tells whoever waits for `effir/champion`; skipped where the champion is the same as before."""
+    model, before = promoted["output"]["model"], begun["output"]["champion"] or {}
+    if "champion" not in model["aliases"] or model["version"] == before.get("version"):
+        raise AirflowSkipException("no new champion")
+    yield Metadata(CHAMPION, model)
+
+
+def compress(dag_id: str, schedule: Any = None, profile: str = "demo", overrides: dict[str, Any] | None = None) -> DAG:
+    """The DAG, on one screen."""
+
+    @dag(
+        dag_id=dag_id, schedule=schedule, params=params(profile, overrides), doc_md=__doc__, tags=["effir"],
+        catchup=False, max_active_runs=1, default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
+    )  # fmt: skip
+    def flow() -> None:
+        begun = phase("begin")
+        prepared = phase("prepare", inlets=[TRAINING, BASE], **COMPUTES)
+        begun >> prepared
+        base, training, collections = {"base": prepared}, {"training": prepared}, {"collections": prepared}
+
+        taught = phase("teacher", inputs=training, **COMPUTES)
+        scored = phase("importance", inputs=base | {"calibration": prepared}, **COMPUTES)
+        dropped = phase("depth", inputs=base | {"importance": scored}, **COMPUTES)
+        slimmed = phase("slim", inputs=base | training | {"depth": dropped}, **COMPUTES)
+        cut = phase("narrow", inputs=base | {"depth": dropped, "slim": slimmed}, **COMPUTES)
+
+        lesson = base | training | {"teacher": taught}
+        reference = phase("finetune", task_id="finetune_reference", inputs=lesson, arguments={"model": "reference"}, **COMPUTES)
+        lesson |= {"narrow": cut, "reference": reference}
+        candidate = phase(
+            "finetune", task_id="finetune_candidate", inputs=lesson, arguments={"model": "candidate"}, outlets=[CANDIDATE], **COMPUTES
+        )
+        models = {"reference": reference, "candidate": candidate}
+
+        calls = encode_calls(begun, prepared, reference, candidate)
+        encoded = {"encodes": mapped_phase("encode", calls, map_index_template=LABEL, **COMPUTES)}
+        evaluated = phase("evaluate", inputs=encoded | collections, **COMPUTES)
+        timed = phase("speed", inputs=models | collections, **COMPUTES)
+        verified = phase("verify", inputs=encoded | collections | {"candidate": candidate}, only="candidate", **COMPUTES)
+
+        evidence = models | {"evaluate": evaluated, "speed": timed, "verify": verified}
+        judged = phase("gate", inputs=evidence | {"champion": begun}, **COMPUTES)
+        evidence |= {"gate": judged, "prepare": prepared}
+        promoted = phase("promote", inputs=evidence)
+        announce(begun, promoted)
+        making = {"teacher": taught, "importance": scored, "depth": dropped, "slim": slimmed, "narrow": cut}
+        phase("report", inputs=evidence | making | encoded | {"promote": promoted}, summarise=True)
+
+    return flow()
+
+
+def deployments() -> list[dict[str, Any]]:
+    """The entries of deployments.json, or of the file that EFFIR_DEPLOYMENTS names."""
+    return json.loads(Path(os.environ.get("EFFIR_DEPLOYMENTS") or Path(__file__).parent / "deployments.json").read_text())
+
+
+compress("effir_compress")
+for one in deployments():
+    when = one["cron"] if "cron" in one else [asset(name) for name in one["assets"]]
+    compress(f"effir_compress_{one['name']}", when, one["profile"], one.get("overrides"))

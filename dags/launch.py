@@ -1,0 +1,181 @@
+"""How a phase is started: one operator for each runner, all of which pass the same two JSON files through S3.
+
+The setting EFFIR_RUNNER chooses the runner. A runner knows only how to run `effir phase NAME --spec URI --result URI`
+and to say how it ended; what goes into the call and comes out as the result is the same for all of them.
+"""
+
+import ctypes
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+CONNECTION = "effir_s3"
+BAD_INPUT = 2
+BEGIN = "begin"
+PREFIX = "effir: "
+DIE_WITH_PARENT = 1
+
+
+class Phase(BaseOperator):
+    """One phase of a run: writes its call, lets the runner run it, hands its result back.
+
+    `begin` is given the trigger form; every other phase the spec that `begin` made of it.
+
+    inputs:    name → result of an earlier phase, a list of them, or a manifest URI
+    only:      of a list of results, the model whose results are meant
+    summarise: tell the phase, as its argument `phases`, how those before it went
+    """
+
+    template_fields = ("inputs", "arguments")
+    ui_color = "#e8f0fe"
+
+    def __init__(
+        self, *, phase: str, inputs: Any = None, arguments: Any = None, only: str = "", summarise: bool = False, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.phase = phase
+        self.inputs = inputs or {}
+        self.arguments = arguments or {}
+        self.only = only
+        self.summarise = summarise
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Run the phase; returns its result. Bad input fails for good, anything else is retried."""
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+        s3 = S3Hook(aws_conn_id=CONNECTION)
+        spec, result = addresses(context)
+        bucket, key = split(spec)
+        s3.load_string(json.dumps(self.call(context), indent=1), key, bucket, replace=True)
+        code, sentence = self.launch(spec, result)
+        if code:
+            context["ti"].xcom_push(key="error", value={"sentence": sentence, "exit_code": code})
+            raise (AirflowFailException if code == BAD_INPUT else AirflowException)(f"{self.phase} ended with {code}: {sentence}")
+        bucket, key = split(result)
+        return json.loads(s3.read_key(key, bucket))
+
+    def launch(self, spec: str, result: str) -> tuple[int, str]:
+        """Run `effir phase` on these two addresses; returns its exit code and the sentence that it ended with."""
+        raise AirflowFailException(f"{type(self).__name__} does not say how a phase is launched")
+
+    def call(self, context: Any) -> dict[str, Any]:
+        """What the phase is told."""
+        run = {"id": context["run_id"], "mlflow_run_id": None, "airflow_url": airflow_url(context)}
+        if self.phase == BEGIN:
+            form = {name: value for name, value in context["params"].items() if value is not None}
+            return {"run": run, "profile": form.pop("profile"), "overrides": form}
+        begun = context["ti"].xcom_pull(task_ids=BEGIN)
+        run["mlflow_run_id"] = begun["output"]["mlflow_run_id"]
+        inputs = {name: found for name, value in self.inputs.items() if (found := pick(name, value, self.only))}
+        arguments = dict(self.arguments)
+        if self.summarise:
+            arguments["phases"] = [summary for value in self.inputs.values() for summary in summaries(value)]
+        return {"run": run, "spec": begun["output"]["spec"], "inputs": inputs, "arguments": arguments}
+
+
+class ProcessPhase(Phase):
+    """The phase as a process beside the task: the embedded stack's runner."""
+
+    def launch(self, spec: str, result: str) -> tuple[int, str]:
+        """Its output goes into the task's log; it ends when the task is ended."""
+        effir = os.environ.get("EFFIR_COMMAND") or shlex.quote(str(Path(sys.executable).parent / "effir"))
+        command = [*shlex.split(effir), "phase", self.phase, "--spec", spec, "--result", result]
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
+        last = sentence = ""
+        with subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=end_with_parent
+        ) as self.process:
+            for line in self.process.stdout:
+                print(line, end="", flush=True)
+                last = line.strip() or last
+                sentence = line.strip().removeprefix(PREFIX) if line.startswith(PREFIX) else sentence
+        return self.process.returncode, sentence or last
+
+    def on_kill(self) -> None:
+        """Ask the phase to stop: it keeps its checkpoint."""
+        if process := getattr(self, "process", None):
+            process.terminate()
+
+
+RUNNERS: dict[str, type[Phase]] = {"process": ProcessPhase}
+
+
+def runner() -> type[Phase]:
+    """The operator that the setting EFFIR_RUNNER names."""
+    name = os.environ.get("EFFIR_RUNNER") or "process"
+    if name not in RUNNERS:
+        raise ValueError(f"EFFIR_RUNNER is {name!r}: choose one of {', '.join(RUNNERS)}")
+    return RUNNERS[name]
+
+
+def phase(name: str, *, task_id: str | None = None, **settings: Any) -> Any:
+    """The task of a phase; its output is the phase's result."""
+    return runner()(task_id=task_id or name, phase=name, **settings).output
+
+
+def mapped_phase(name: str, calls: Any, **settings: Any) -> Any:
+    """The tasks of a phase, one for each call {"inputs": …, "arguments": …}; their output is a list of results."""
+    return runner().partial(task_id=name, phase=name, **settings).expand_kwargs(calls).output
+
+
+def pick(name: str, value: Any, only: str = "") -> Any:
+    """The manifest URI that an input called `name` stands for: the part of that name, or the whole artifact; lists likewise."""
+    if isinstance(value, str):
+        return value
+    if name == "champion":
+        return (value["output"]["champion"] or {}).get("manifest")
+    if name == "collections":
+        return [value["parts"][one] for one in value["output"]["collections"]]
+    if isinstance(value, dict):
+        return value["parts"].get(name) or value["manifest"]
+    return [one["manifest"] for one in value if not only or one["arguments"]["model"] == only]
+
+
+def summaries(value: Any) -> list[dict[str, Any]]:
+    """How phases went: {name, state, cached, seconds, forward_passes} of a result or each of a list of them."""
+    if isinstance(value, str):
+        return []
+    results = [value] if isinstance(value, dict) else list(value)
+    told = ("cached", "seconds", "forward_passes")
+    return [{"name": called(one), "state": "success"} | {name: one[name] for name in told} for one in results]
+
+
+def called(result: dict[str, Any]) -> str:
+    """A phase with what tells its executions apart: `encode candidate semanlink 0`."""
+    told = (str(result["arguments"][name]) for name in ("model", "collection", "shard") if name in result["arguments"])
+    return " ".join([result["phase"], *told])
+
+
+def addresses(context: Any) -> tuple[str, str]:
+    """Where a task's call and its result lie."""
+    store = os.environ.get("EFFIR_STORE", "s3://effir").rstrip("/")
+    task = context["ti"]
+    name = task.task_id if task.map_index < 0 else f"{task.task_id}-{task.map_index}"
+    base = f"{store}/runs/{context['run_id']}"
+    return f"{base}/calls/{name}.json", f"{base}/results/{name}.json"
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of an s3:// address."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def airflow_url(context: Any) -> str | None:
+    """The page of this run in Airflow."""
+    base = os.environ.get("EFFIR_AIRFLOW_URL")
+    return f"{base}/dags/{quote(context['dag'].dag_id)}/runs/{quote(context['run_id'])}" if base else None
+
+
+def end_with_parent() -> None:
+    """Linux sends the phase SIGTERM when its task dies, even of SIGKILL: a retry never meets the process before it."""
+    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGTERM)

@@ -1,0 +1,230 @@
+"""`effir …`, the only entry point. Heavy libraries are imported inside the commands, so that each starts at once."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from effir.errors import BadInput, EffirError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None)
+PROMOTED, REJECTED = 0, 3
+
+
+def main() -> None:
+    """Run a command; what ends badly for a known reason says so in one sentence."""
+    try:
+        app()
+    except EffirError as error:
+        print(f"effir: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
+
+
+# The embedded stack
+
+
+@app.command()
+def up() -> None:
+    """Start S3, MLflow and Airflow on loopback and wait until they answer."""
+    from effir.services import local
+
+    ready = local.up(_say)
+    for program, about in local.status().items():
+        if about["url"]:
+            _say(f"  {program:<12}{about['url']}")
+    _say(f"the stack is up after {max(ready.values()):.0f} s; `effir env` says how to reach it, `effir down` ends it")
+
+
+@app.command()
+def down() -> None:
+    """End every process that `effir up` started."""
+    from effir.services import local
+
+    count = local.down()
+    _say(f"ended {count} processes" if count else "no stack was running")
+
+
+@app.command()
+def status() -> None:
+    """What runs, where, and how much memory it takes."""
+    from effir.services import local
+
+    found = local.status()
+    if not found:
+        raise BadInput(f"no stack runs in {local.folder()}: start one with `effir up`")
+    for program, about in found.items():
+        print(f"{program:<14}{about['state']:<10}{about['memory'] / 2**20:>7.0f} MiB  {about['url'] or ''}")
+    print(f"{'together':<24}{sum(about['memory'] for about in found.values()) / 2**20:>7.0f} MiB")
+
+
+@app.command()
+def env() -> None:
+    """Print what a client needs to reach the stack: eval "$(effir env)"."""
+    from effir.services import local
+
+    for name, value in local.client_environment().items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+# Runs
+
+
+@app.command()
+def run(
+    profile: Annotated[str, typer.Option(help="The recipe; `effir profiles` lists them.")] = "demo",
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the spec to change.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else, on standard output.")] = False,
+) -> None:
+    """Start a run through Airflow, follow it, and say how it ended: 0 promoted, 3 rejected, 2 bad input, 1 failed."""
+    sys.exit(_run(profile, overrides_of(profile, assignments or []), as_json))
+
+
+@app.command()
+def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running.")] = False) -> None:
+    """Everything at once: start the stack where none runs, run the profile `demo`, stop the stack."""
+    from effir.services import local
+
+    started = not local.running()
+    if started:
+        up()
+    try:
+        code = _run("demo", {}, as_json=False)
+    finally:
+        if started and not keep:
+            down()
+    if keep:
+        _say("the stack goes on running; `effir down` ends it")
+    sys.exit(code)
+
+
+def _run(profile: str, overrides: dict[str, Any], as_json: bool) -> int:
+    from effir import tables
+    from effir.services import follow, local
+    from effir.services.store import Store
+
+    outcome = follow.run(local.connect(), profile, overrides, say=_say)
+    home = local.home()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "last-run.json").write_text(json.dumps(outcome.summary, indent=1) + "\n")
+    (home / "last-report.html").write_bytes(Store().get_bytes(outcome.summary["report"]))
+    outcome.links["a copy of it"] = str(home / "last-report.html")
+    if as_json:
+        print(json.dumps(outcome.summary, indent=1))
+    else:
+        tables.show(outcome.summary, outcome.overview, outcome.links)
+        _say(f"the run took {outcome.seconds:.0f} s")
+    return PROMOTED if outcome.summary["verdict"] == "promoted" else REJECTED
+
+
+def overrides_of(profile: str, assignments: list[str]) -> dict[str, Any]:
+    """`--set key=value …` as typed fields. Raises BadInput if one does not parse or the spec would be wrong."""
+    from effir.spec import resolve
+
+    given: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise BadInput(f"--set {assignment} does not parse: write --set key=value")
+        given[key.strip()] = value
+    values = resolve(profile, given).model_dump()
+    return {key: values[key] for key in given}
+
+
+# One phase, one model
+
+
+@app.command()
+def phase(
+    name: Annotated[str, typer.Argument(help="prepare, importance, …")],
+    spec: Annotated[str, typer.Option(help="s3:// address of the call, a JSON file.")],
+    result: Annotated[str, typer.Option(help="s3:// address that the result is written to.")],
+) -> None:
+    """Run one phase by hand, or find that it was done before: what a container runs."""
+    from effir.phases.execute import execute
+
+    execute(name, spec, result)
+
+
+@app.command()
+def encode(
+    model: Annotated[str, typer.Argument(help="A folder, or models:/NAME@ALIAS.")],
+    query: Annotated[bool, typer.Option("--query", help="The texts are queries, not documents.")] = False,
+) -> None:
+    """Read texts from standard input, one a line; print a vector a line, as JSON."""
+    from effir.export.loading import load_encoder
+
+    texts = [line.rstrip("\n") for line in sys.stdin]
+    with _model_folder(model) as folder:
+        for vector in load_encoder(folder).encode(texts, "query" if query else "document"):
+            print(json.dumps([round(float(value), 6) for value in vector]))
+
+
+@app.command()
+def verify(model: Annotated[str, typer.Argument(help="A folder, or models:/NAME@ALIAS.")]) -> None:
+    """Recompute a model's golden embeddings with every loader there is."""
+    from effir.export.verify import verify as recompute
+
+    with _model_folder(model) as folder:
+        print(json.dumps(recompute(folder), indent=1))
+
+
+# What there is to choose from
+
+
+@app.command()
+def profiles() -> None:
+    """The recipes that ship with effir."""
+    from effir.spec import profile_names
+
+    print("\n".join(profile_names()))
+
+
+@app.command()
+def spec(
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema that the trigger form is made from.")] = False,
+) -> None:
+    """The fields of a run's spec and their defaults."""
+    from effir.spec import RunSpec
+
+    print(json.dumps(spec_schema(), indent=1) if schema else RunSpec().model_dump_json(indent=1))
+
+
+def spec_schema() -> dict[str, Any]:
+    """The spec's JSON schema, with the names of the profiles beside it."""
+    from effir.spec import RunSpec, profile_names
+
+    return RunSpec.model_json_schema() | {"profiles": profile_names()}
+
+
+def _model_folder(model: str) -> Any:
+    """A model as a local folder, as a context: models:/ addresses are downloaded for its length."""
+    from contextlib import contextmanager
+    from tempfile import TemporaryDirectory
+
+    @contextmanager
+    def folder() -> Any:
+        if not model.startswith("models:/"):
+            if not Path(model).is_dir():
+                raise BadInput(f"{model} is no folder: name a folder with an exported model, or models:/NAME@ALIAS")
+            yield Path(model)
+            return
+        from effir.services import local, registry
+
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            os.environ.update(local.client_environment())
+        with TemporaryDirectory(prefix="effir-model-") as scratch:
+            yield registry.download_model(model, Path(scratch))
+
+    return folder()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""How much each sub-layer changes the residual stream (Eq. 3): S = 1 - cos(x, x + F(x)), streamed over calibration text."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from effir.compress.surgery import layers_of
+
+KINDS = ("attention", "mlp", "block")
+
+
+@dataclass
+class Importance:
+    """Scores per layer, each of shape (layers,): mean over tokens, and standard error over calibration samples.
+
+    `block` scores the whole layer (both sub-layers at once); it orders the variants kB.
+    """
+
+    mean: dict[str, np.ndarray]
+    error: dict[str, np.ndarray]
+    tokens: int
+    samples: int
+
+    def to_json(self) -> dict:
+        """Plain JSON."""
+        plain = {kind: {"mean": self.mean[kind].tolist(), "error": self.error[kind].tolist()} for kind in KINDS}
+        return plain | {"tokens": self.tokens, "samples": self.samples, "layers": len(self.mean["mlp"])}
+
+    @classmethod
+    def from_json(cls, plain: dict) -> "Importance":
+        """Read what `to_json` wrote."""
+        mean = {kind: np.array(plain[kind]["mean"]) for kind in KINDS}
+        error = {kind: np.array(plain[kind]["error"]) for kind in KINDS}
+        return cls(mean, error, plain["tokens"], plain["samples"])
+
+
+@dataclass
+class _Sums:
+    layers: int
+    tokens: int = 0
+    total: dict[str, np.ndarray] = field(default_factory=dict)
+    samples: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+
+def measure(
+    model: nn.Module,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    progress: Callable[[int], None] | None = None,
+) -> Importance:
+    """Score every sub-layer; no hidden state is stored.
+
+    batches: (token ids (n, t), mask (n, t) with 1 for real tokens). Padding is excluded. Cosines in float32, mean over
+    all tokens of all samples; the error is that of the mean over samples. Cost: one forward pass over the text.
+    """
+    layers = layers_of(model)
+    sums = _Sums(len(layers))
+    sums.total = {kind: np.zeros(len(layers)) for kind in KINDS}
+    sums.samples = {kind: [] for kind in KINDS}
+    state: dict[str, torch.Tensor] = {}
+    found: dict[tuple[str, int], torch.Tensor] = {}
+
+    def watch(index: int, layer: nn.Module) -> list:
+        def before(_module, args, kwargs):
+            state["x"] = args[0] if args else kwargs["hidden_states"]
+
+        def middle(_module, args):
+            state["h"] = args[0]
+            found["attention", index] = one_minus_cosine(state["x"], state["h"])
+
+        def after(_module, _args, output):
+            out = output[0] if isinstance(output, tuple) else output
+            found["mlp", index] = one_minus_cosine(state["h"], out)
+            found["block", index] = one_minus_cosine(state["x"], out)
+
+        return [
+            layer.register_forward_pre_hook(before, with_kwargs=True),
+            layer.post_attention_layernorm.register_forward_pre_hook(middle),
+            layer.register_forward_hook(after),
+        ]
+
+    hooks = [hook for index, layer in enumerate(layers) for hook in watch(index, layer)]
+    try:
+        with torch.inference_mode():
+            for done, (ids, mask) in enumerate(batches, 1):
+                model(input_ids=ids, attention_mask=mask, use_cache=False)
+                _add(sums, found, mask)
+                found.clear()
+                if progress:
+                    progress(done)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _finish(sums)
+
+
+def one_minus_cosine(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """1 - cos over the last dimension, float32: (n, t, d), (n, t, d) → (n, t)."""
+    return 1 - torch.nn.functional.cosine_similarity(x.float(), y.float(), dim=-1)
+
+
+def _add(sums: _Sums, found: dict[tuple[str, int], torch.Tensor], mask: torch.Tensor) -> None:
+    weights = mask.double()
+    counts = weights.sum(1)
+    sums.tokens += int(counts.sum())
+    for kind in KINDS:
+        scores = torch.stack([(found[kind, index].double() * weights).sum(1) for index in range(sums.layers)])
+        sums.total[kind] += scores.sum(1).cpu().numpy()
+        sums.samples[kind].extend((scores / counts.clamp(min=1)).T.cpu().numpy())
+
+
+def _finish(sums: _Sums) -> Importance:
+    count = len(sums.samples["mlp"])
+    mean = {kind: sums.total[kind] / max(sums.tokens, 1) for kind in KINDS}
+    error = {}
+    for kind in KINDS:
+        spread = np.std(sums.samples[kind], axis=0, ddof=1) if count > 1 else np.full(sums.layers, np.nan)
+        error[kind] = np.nan_to_num(spread / np.sqrt(max(count, 1)))
+    return Importance(mean, error, sums.tokens, count)

@@ -1,0 +1,103 @@
+"""Load a backbone or a whole retriever strictly: every weight from the file, every weight of the file used, or an error."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
+
+from effir.errors import BadInput
+from effir.export.modeling_effir import FAMILIES
+from effir.retrieve.encode import Encoder
+from effir.retrieve.settings import Settings
+
+SETTINGS = "effir.json"
+
+
+def model_folder(folder: Path) -> Path:
+    """The folder with config.json: `folder` itself, or its `model/`. Raises BadInput if neither has one."""
+    for one in (folder / "model", folder):
+        if (one / "config.json").is_file():
+            return one
+    raise BadInput(f"{folder} holds no model: neither config.json nor model/config.json is there")
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether this is (the top or the model/ of) a folder that effir exported."""
+    return _kind(model_folder(folder)).startswith("effir_")
+
+
+def load_backbone(folder: Path, dtype: Any = None, *, trust_remote_code: bool = False) -> Any:
+    """The backbone of an exported or a plain Hugging Face folder, in eval mode, on the CPU.
+
+    dtype: torch dtype or its name; None keeps that of the weights. An exported folder's own code is never run: the same
+    classes come from effir. Raises BadInput unless all weights are there, fit and are used (a plain folder's LM head aside).
+    """
+    place = model_folder(folder)
+    kind = _kind(place)
+    if kind.startswith("effir_") and kind.removeprefix("effir_") not in FAMILIES:
+        raise BadInput(f"{place} is of type {kind}, which this version of transformers cannot build; known: {', '.join(FAMILIES)}")
+    disable_progress_bar()
+    loader = FAMILIES[kind.removeprefix("effir_")][1] if kind.startswith("effir_") else AutoModel
+    options: dict[str, Any] = {} if loader is not AutoModel else {"trust_remote_code": trust_remote_code}
+    try:
+        model, info = loader.from_pretrained(
+            place, dtype=_dtype(dtype), use_safetensors=True, output_loading_info=True, local_files_only=True, **options
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BadInput(f"the model in {place} cannot be loaded: {_line(error)}") from error
+    _check_strict(place, info, lm_head=loader is AutoModel)
+    return model.eval()
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of an exported or a plain Hugging Face folder. Raises BadInput if there is none that can be read."""
+    place = model_folder(folder)
+    try:
+        if is_exported(place):
+            return PreTrainedTokenizerFast.from_pretrained(place, local_files_only=True)
+        return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"the tokenizer in {place} cannot be read: {_line(error)}") from error
+
+
+def load_settings(folder: Path) -> Settings:
+    """Pooling, templates and lengths of an exported folder. Raises BadInput where effir.json is missing or damaged."""
+    path = model_folder(folder) / SETTINGS
+    try:
+        return Settings(**json.loads(path.read_text())["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} does not say how to pool and which templates to use ({error}): export the model with effir") from None
+
+
+def load_encoder(folder: Path, dtype: Any = None, device: str = "cpu") -> Encoder:
+    """The retriever in an exported folder (its top or its model/), with the settings that it was trained with."""
+    settings = load_settings(folder)
+    model = load_backbone(folder, dtype)
+    return Encoder(model, load_tokenizer(folder), settings, device)
+
+
+def _kind(place: Path) -> str:
+    try:
+        return str(json.loads((place / "config.json").read_text())["model_type"])
+    except (ValueError, KeyError):
+        raise BadInput(f"{place / 'config.json'} names no model_type: this is not a Hugging Face model") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _dtype(dtype: Any) -> Any:
+    return "auto" if dtype is None else getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def _check_strict(place: Path, info: dict[str, Any], lm_head: bool) -> None:
+    unexpected = [key for key in info["unexpected_keys"] if not (lm_head and key.startswith("lm_head."))]
+    for problem, keys in (("missing", info["missing_keys"]), ("not used", unexpected), ("of another shape", info["mismatched_keys"])):
+        if keys:
+            raise BadInput(
+                f"the model in {place} is not what its config says: {len(keys)} weights are {problem}, such as {sorted(keys)[0]}"
+            )

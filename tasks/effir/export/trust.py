@@ -1,0 +1,71 @@
+"""Is an exported folder what effir wrote? Asked before anything in it is loaded, because loading may run its code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from effir.errors import BadInput
+from effir.export import modeling_effir
+from effir.export.loading import SETTINGS, model_folder
+from effir.manifest import sha256_of
+
+CODE = "modeling_effir.py"
+MODULES = "sentence_transformers.models."
+
+
+def check(folder: Path) -> None:
+    """Digests of all files of the model folder, and no code but effir's own. Raises BadInput naming the file otherwise."""
+    inner = model_folder(folder)
+    check_code(inner)
+    if (inner.parent / "MLmodel").is_file() and inner.name == "model":
+        _check_mlmodel(inner.parent / "MLmodel")
+    for name, digest in _json(inner / SETTINGS).get("files", {}).items():
+        path = inner / name
+        if not path.is_file():
+            raise BadInput(f"{path} is missing: copy the exported folder again, with everything in it")
+        if sha256_of(path) != digest:
+            raise BadInput(f"{path} is not what effir wrote (its sha256 differs): copy or export the folder again")
+
+
+def check_code(inner: Path) -> None:
+    """Nothing that loading the folder would run differs from effir's own code. Raises BadInput otherwise."""
+    for path in sorted(inner.rglob("*.py")):
+        if path != inner / CODE or path.read_bytes() != Path(modeling_effir.__file__).read_bytes():
+            raise _foreign(path)
+    if not (inner / CODE).is_file():
+        raise BadInput(f"{inner / CODE} is missing: this is not a folder that effir exported, or not all of it")
+    for name in ("config.json", "tokenizer_config.json"):
+        places = _json(inner / name).get("auto_map") or {}
+        if not all(str(place).startswith(f"{Path(CODE).stem}.Effir") for place in places.values()):
+            raise _foreign(inner / name)
+    if not all(str(module.get("type")).startswith(MODULES) for module in _json(inner / "modules.json")):
+        raise _foreign(inner / "modules.json")
+
+
+def _check_mlmodel(path: Path) -> None:
+    described = yaml.safe_load(path.read_text())
+    flavors = described.get("flavors", {}) if isinstance(described, dict) else {}
+    python = flavors.get("python_function", {})
+    if (
+        list(flavors) != ["python_function"]
+        or python.get("loader_module") != "mlflow.sentence_transformers"
+        or python.get("data") != "model"
+    ):
+        raise _foreign(path)
+    if "code" in python or "model_code_path" in python:
+        raise _foreign(path)
+
+
+def _foreign(path: Path) -> BadInput:
+    return BadInput(
+        f"{path} names or carries code that this effir did not write, and it is not run: export the model with this version of effir"
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise BadInput(f"{path} is missing or damaged: this is not a folder that effir exported, or not all of it") from None

@@ -1,0 +1,148 @@
+"""Recompute a folder's golden embeddings with every loader that a consumer may use."""
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from effir.errors import BadInput, EffirError
+from effir.export import trust
+from effir.export.describing import prefix_of
+from effir.export.loading import load_encoder, load_settings, model_folder
+
+TOLERANCE = 1e-4
+"""Largest accepted difference of one component, float32 against float32: room for another machine's order of summation."""
+ROUNDED = 1e-2
+"""The same where a loader computes in the weights' own type and that is shorter than float32; also for stored evaluation vectors."""
+Vectors = dict[str, NDArray[np.floating[Any]]]
+
+
+def verify(folder: Path, tolerance: float = TOLERANCE, device: str = "cpu") -> dict[str, float]:
+    """Largest absolute difference from the golden embeddings, per loader.
+
+    Raises EffirError naming loader and difference if one is beyond its tolerance, BadInput as `differences` does.
+    """
+    found = differences(folder, device)
+    allowed = tolerances(folder, tolerance)
+    for loader, difference in found.items():
+        if not difference <= allowed[loader]:
+            raise EffirError(
+                f"{folder} does not give its golden embeddings when loaded by {loader}: the largest difference is {difference:.2e}, "
+                f"allowed are {allowed[loader]:.0e}"
+            )
+    return found
+
+
+def differences(folder: Path, device: str = "cpu") -> dict[str, float]:
+    """Loader → largest absolute difference from the golden embeddings (texts as queries and as documents).
+
+    Raises BadInput for a damaged or foreign folder, before any of it is loaded; EffirError naming the loader that failed.
+    """
+    folder = Path(folder)
+    trust.check(folder)
+    inner = model_folder(folder)
+    golden = load_file(inner / "golden.safetensors")
+    about = json.loads((inner / "golden.json").read_text())
+    loaders = {name: LOADERS[name] for name in tolerances(folder)}
+    return {name: _difference(name, load, inner, about, golden, device) for name, load in loaders.items()}
+
+
+def tolerances(folder: Path, tolerance: float = TOLERANCE) -> dict[str, float]:
+    """Loader → largest accepted difference, for the loaders that apply here: mlflow where there is an MLmodel and MLflow.
+
+    mlflow alone cannot be told to compute in float32, so where the weights are shorter it gets ROUNDED.
+    """
+    inner = model_folder(Path(folder))
+    own_type = json.loads((inner / "config.json").read_text()).get("dtype")
+    allowed = {name: tolerance for name in LOADERS if name != "mlflow"}
+    if (inner.parent / "MLmodel").is_file() and importlib.util.find_spec("mlflow"):
+        allowed["mlflow"] = tolerance if own_type == "float32" else max(tolerance, ROUNDED)
+    return allowed
+
+
+def _difference(name: str, load: Callable[..., Vectors], inner: Path, about: dict[str, Any], golden: Vectors, device: str) -> float:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = load(inner, about, device)
+    except BadInput:
+        raise
+    except Exception as error:
+        raise EffirError(f"{inner} cannot be loaded by {name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}") from error
+    gaps = [largest_gap(found[kind], golden[kind]) for kind in golden]
+    return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
+
+
+def largest_gap(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Largest absolute difference of two arrays; infinity if their shapes differ, NaN if one holds a NaN."""
+    if one.shape != other.shape:
+        return float("inf")
+    return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
+
+
+def _by_effir(inner: Path, about: dict[str, Any], device: str) -> Vectors:
+    encoder = load_encoder(inner, torch.float32, device)
+    for kind, tokens in about["tokens"].items():
+        if encoder.tokenize(about["texts"], kind) != tokens:
+            raise EffirError(f"the tokenizer in {inner} cuts the golden texts into other tokens than when the model was exported")
+    return {kind: encoder.encode(about["texts"], kind) for kind in about["tokens"]}
+
+
+def _by_transformers(inner: Path, about: dict[str, Any], device: str) -> Vectors:
+    """Plain transformers, the folder's own code, pooling by hand over the attention mask."""
+    from transformers import AutoModel, AutoTokenizer
+
+    settings = load_settings(inner)
+    tokenizer = AutoTokenizer.from_pretrained(inner, trust_remote_code=True, local_files_only=True)
+    model = AutoModel.from_pretrained(inner, trust_remote_code=True, local_files_only=True, dtype=torch.float32).to(device).eval()
+    shapes = {
+        "query": (settings.query_template, settings.max_query_tokens),
+        "document": (settings.document_template, settings.max_document_tokens),
+    }
+    found: Vectors = {}
+    for kind, (template, longest) in shapes.items():
+        texts = [prefix_of(template) + text for text in about["texts"]]
+        batch = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt").to(device)
+        with torch.inference_mode():
+            states = model(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None].to(states.dtype)
+        if settings.pooling == "last":
+            places = torch.arange(mask.shape[1], device=states.device)[None, :, None] * mask
+            pooled = states.gather(1, places.argmax(1)[:, None].long().expand(-1, -1, states.shape[-1]))[:, 0]
+        else:
+            pooled = (states * mask).sum(1) / mask.sum(1)
+        found[kind] = (pooled / pooled.norm(dim=-1, keepdim=True)).cpu().numpy()
+    return found
+
+
+def _by_sentence_transformers(inner: Path, about: dict[str, Any], device: str) -> Vectors:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(
+        str(inner), trust_remote_code=True, local_files_only=True, device=device, model_kwargs={"dtype": torch.float32}
+    )
+    options: Any = {"show_progress_bar": False}
+    return {"query": model.encode_query(about["texts"], **options), "document": model.encode_document(about["texts"], **options)}
+
+
+def _by_mlflow(inner: Path, about: dict[str, Any], device: str) -> Vectors:
+    """What `models:/NAME@champion` gives; the device is MLflow's choice."""
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(str(inner.parent))
+    return {kind: model.predict(about["texts"], params={"prompt_name": kind}) for kind in ("query", "document")}
+
+
+LOADERS: dict[str, Callable[..., Vectors]] = {
+    "effir": _by_effir,
+    "transformers": _by_transformers,
+    "sentence-transformers": _by_sentence_transformers,
+    "mlflow": _by_mlflow,
+}

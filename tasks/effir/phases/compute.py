@@ -1,0 +1,82 @@
+"""What computing phases share: torch made ready for a spec, and checkpoints kept in S3."""
+
+import signal
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effir.manifest import MANIFEST, File, machine
+from effir.phases.job import Job
+from effir.spec import RunSpec
+from effir.train import checkpoint
+
+KEPT = 2
+
+
+def ready(spec: RunSpec, seed: int | None = None) -> str:
+    """Set threads, seeds and deterministic algorithms; returns the device."""
+    where = machine(spec.device, spec.threads)
+    torch.set_num_threads(where["threads"])
+    torch.manual_seed(spec.seed if seed is None else seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return where["device"]
+
+
+def dtype_of(spec: RunSpec) -> torch.dtype:
+    """The torch type of spec.dtype."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
+
+
+def stop_flag() -> Callable[[], bool]:
+    """From now on SIGTERM does not interrupt: it makes the returned function true, and a training loop ends at its next step."""
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+    return lambda: bool(asked)
+
+
+class StoredCheckpoints:
+    """Checkpoints of a job below checkpoints/<phase>/<digest>/; the newest two are kept, none once the job is done."""
+
+    def __init__(self, job: Job, name: str = "main") -> None:
+        self.store = job.store
+        self.job = job
+        self.prefix = f"{job.store.root}/checkpoints/{job.phase}/{job.digest}/{name}"
+
+    def save(self, step: int, parameters: Mapping[str, torch.Tensor], optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Store the state after `step` steps; it counts once its manifest is there."""
+        with tempfile.TemporaryDirectory(prefix="effir-checkpoint-") as scratch:
+            folder = Path(scratch)
+            checkpoint.save(folder, parameters, optimiser, state)
+            where = f"{self.prefix}/{step:09d}"
+            files = self.store.upload(folder, where)
+            self.store.put_json(f"{where}/{MANIFEST}", {name: file.model_dump() for name, file in files.items()})
+        for old in self._steps()[:-KEPT]:
+            self._remove(old)
+
+    def load(self, parameters: Mapping[str, torch.Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Any] | None:
+        """Put the newest intact checkpoint back; a damaged one is passed over."""
+        for step in reversed(self._steps()):
+            where = f"{self.prefix}/{step}"
+            files = {name: File(**file) for name, file in self.store.get_json(f"{where}/{MANIFEST}").items()}
+            if not self.store.intact(where, files):
+                self.job.warn(f"checkpoint {where} is damaged and is passed over")
+                continue
+            with tempfile.TemporaryDirectory(prefix="effir-checkpoint-") as scratch:
+                self.store.download(where, files, Path(scratch))
+                self.job.say(f"{self.job.phase}: resuming after step {int(step)}")
+                return checkpoint.load(Path(scratch), parameters, optimiser)
+        return None
+
+    def clear(self) -> None:
+        """Remove them all."""
+        self.store.delete(uri for uri, _ in list(self.store.list(self.prefix)))
+
+    def _steps(self) -> list[str]:
+        return sorted(uri.rsplit("/", 2)[1] for uri, _ in self.store.list(self.prefix) if uri.endswith(f"/{MANIFEST}"))
+
+    def _remove(self, step: str) -> None:
+        found = [uri for uri, _ in self.store.list(f"{self.prefix}/{step}")]
+        self.store.delete(sorted(found, key=lambda uri: not uri.endswith(MANIFEST)))

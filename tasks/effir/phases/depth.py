@@ -1,0 +1,20 @@
+"""Which sub-layers go (Eq. 4-5)."""
+
+import json
+from typing import Any
+
+from effir.phases.job import Job
+
+FIELDS = ("variant",)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Choose by the variant's name and the importance scores; write the cut."""
+    from effir.compress import variants
+    from effir.compress.importance import Importance
+
+    scores = Importance.from_json(json.loads((job.folder("importance") / "importance.json").read_text()))
+    cut = variants.choose(job.spec.variant, scores)
+    cut.save(job.out)
+    job.say(f"{job.spec.variant}: attention dropped in layers {cut.drop_attention or '-'}, MLP in layers {cut.drop_mlp or '-'}")
+    return {"dropped_attention": len(cut.drop_attention), "dropped_mlp": len(cut.drop_mlp)}

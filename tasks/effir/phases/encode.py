@@ -1,0 +1,70 @@
+"""One shard of a collection's corpus as vectors; shard 0 carries the queries too."""
+
+import json
+from typing import Any
+
+from effir.phases.job import Job
+
+FIELDS = (
+    "shard_documents", "batch_tokens", "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens", "dtype",
+)  # fmt: skip
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Encode in length-sorted token-budget batches; write float16 vectors and ids in corpus order."""
+    import numpy as np
+
+    from effir.phases.compute import ready
+    from effir.retrieve.collections import document_text, load_folder
+
+    device = ready(job.spec)
+    name, shard = job.arguments["collection"], job.arguments["shard"]
+    collection = load_folder(job.folder("collection"), name)
+    size = job.spec.shard_documents
+    ids = list(collection.corpus)[shard * size : (shard + 1) * size]
+    work = [("corpus", "document", ids, [document_text(collection.corpus[one]) for one in ids])]
+    if shard == 0:
+        work.append(("queries", "query", list(collection.queries), list(collection.queries.values())))
+    encode = _minilm(job, device) if job.arguments["model"] == "minilm" else _own(job, device)
+    for label, kind, names, texts in work:
+        vectors = encode(texts, kind)
+        if not np.isfinite(vectors).all():
+            from effir.errors import EffirError
+
+            raise EffirError(f"{job.arguments['model']} gives vectors that are not finite on {name}: it is broken, or {job.spec.dtype} is too narrow for it")
+        np.save(job.out / f"{label}.npy", vectors.astype(np.float16), allow_pickle=False)
+        (job.out / f"{label}_ids.json").write_text(json.dumps(names))
+    return {"documents": len(ids), "queries": len(collection.queries) if shard == 0 else 0}
+
+
+def _own(job: Job, device: str) -> Any:
+    from effir.export import loading
+    from effir.phases.compute import dtype_of
+    from effir.retrieve.encode import Encoder
+    from effir.retrieve.settings import Settings
+
+    folder = job.folder("model")
+    if job.arguments["model"] == "base":
+        backbone = loading.load_backbone(folder, dtype_of(job.spec))
+        encoder = Encoder(backbone, loading.load_tokenizer(folder), Settings.from_spec(job.spec), device)
+    else:
+        encoder = loading.load_encoder(folder, dtype_of(job.spec), device)
+
+    def encode(texts: list[str], kind: str) -> Any:
+        vectors = encoder.encode(texts, kind, job.spec.batch_tokens, lambda done, of: job.progress(done, of, f"{kind} tokens"))
+        job.forward_passes = encoder.forward_passes
+        return vectors
+
+    return encode
+
+
+def _minilm(job: Job, device: str) -> Any:
+    from effir.retrieve import minilm
+
+    model = minilm.load(device)
+
+    def encode(texts: list[str], kind: str) -> Any:
+        job.forward_passes += -(-len(texts) // 32)
+        return model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+
+    return encode

@@ -1,0 +1,105 @@
+"""Retrieval fine-tuning of the reference (nothing cut) or the candidate (cut, possibly healed towards the reference)."""
+
+import json
+from typing import Any
+
+from effir.phases.job import Job
+
+FIELDS = (
+    "steps", "reference_steps", "batch", "micro_batch", "learning_rate", "warmup_steps", "temperature", "lora_rank", "lora_alpha", "lora_dropout",
+    "weight_decay", "checkpoint_every", "teacher_temperature", "kl_weight", "regression_weight", "hard_negatives", "pooling", "query_template",
+    "document_template", "max_query_tokens", "max_document_tokens", "max_training_tokens", "batch_tokens", "dtype", "seed",
+)  # fmt: skip
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Cut, adapt, train, merge, export; checkpoints go to S3 and a retry goes on from the newest."""
+    from effir.compress import surgery
+    from effir.compress.cut import Cut
+    from effir.export import writer
+    from effir.export.loading import load_backbone, load_tokenizer
+    from effir.phases.compute import dtype_of, ready
+    from effir.retrieve.encode import Encoder
+    from effir.retrieve.settings import Settings
+    from effir.train import adapters
+
+    spec = job.spec
+    device = ready(spec)
+    base = job.folder("base")
+    tokenizer = load_tokenizer(base)
+    model = load_backbone(base, dtype_of(spec)).to(device)
+    cut = Cut.load(job.folder("narrow")) if job.arguments["model"] == "candidate" else None
+    if cut is not None:
+        surgery.apply(model, cut)
+    steps = spec.steps if cut is not None else spec.reference_steps
+    figures: dict[str, float] = {}
+    if steps:
+        adapted, parameters = adapters.attach(model, spec.lora_rank, spec.lora_alpha, spec.lora_dropout)
+        encoder = Encoder(adapted.base_model.model, tokenizer, Settings.for_training(spec), device)
+        figures = _train(job, encoder, parameters, steps)
+        model = adapters.merge(adapted)
+    model.eval()
+    writer.write(model, tokenizer, cut, Settings.from_spec(spec), job.out)
+    total, rest = surgery.parameters(model)
+    return {"parameters": total, "parameters_non_embedding": rest, **figures}
+
+
+def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, float]:
+    import torch
+
+    from effir.phases.compute import StoredCheckpoints, ready, stop_flag
+    from effir.train import examples
+    from effir.train import plan as plans
+    from effir.train.contrastive import Contrastive
+    from effir.train.loop import Schedule, fit
+    from effir.train.losses import Weights
+
+    spec = job.spec
+    stopping = stop_flag()
+    training = examples.load(job.folder("training"))
+    plan = plans.lay_out(training, spec.batch, steps, spec.hard_negatives, spec.seed)
+    texts = plans.tokenise(encoder, training, plan)
+    weights = Weights(spec.temperature, spec.teacher_temperature, spec.kl_weight, spec.regression_weight if job.has("reference") else 0.0)
+    step = Contrastive(
+        encoder, texts, plan, weights, teacher=_teacher(job), targets=_targets(job, texts, weights),
+        micro_batch=spec.micro_batch, batch_tokens=spec.batch_tokens,
+    )  # fmt: skip
+
+    def tell(number: int, parts: dict[str, float]) -> None:
+        job.progress(number + 1, steps, f"loss {parts['loss']:.3f}, in-batch accuracy {parts['accuracy']:.2f}")
+        for name, value in parts.items():
+            job.metric(name, value, number)
+
+    schedule = Schedule(
+        steps, spec.learning_rate, min(spec.warmup_steps, steps // 2), weight_decay=spec.weight_decay, checkpoint_every=spec.checkpoint_every
+    )
+    checkpoints = StoredCheckpoints(job)
+    ready(spec)
+    encoder.model.train()
+    with torch.autocast(encoder.device, torch.bfloat16, enabled=spec.dtype == "bfloat16"):
+        history = fit(parameters, step.step_loss, schedule, checkpoints, tell, stopping)
+    job.forward_passes += encoder.forward_passes
+    job.after_publishing(checkpoints.clear)
+    (job.out / "training.json").write_text(json.dumps({"history": history, "tokens": plans.token_count(texts, plan)}))
+    last = history[-10:]
+    return {"loss": sum(one["loss"] for one in last) / len(last), "accuracy": sum(one["accuracy"] for one in last) / len(last)}
+
+
+def _teacher(job: Job) -> dict[str, dict[str, float]] | None:
+    if not job.spec.kl_weight or job.spec.hard_negatives == 0:
+        return None
+    scores = json.loads((job.folder("teacher") / "scores.json").read_text())
+    return scores or None
+
+
+def _targets(job: Job, texts: Any, weights: Any) -> Any:
+    if not weights.regression:
+        return None
+    from effir.export.loading import load_encoder
+    from effir.phases.compute import dtype_of
+    from effir.train import plan as plans
+
+    reference = load_encoder(job.folder("reference"), dtype_of(job.spec), "cpu")
+    targets = plans.targets(reference, texts, job.spec.batch_tokens)
+    job.forward_passes += reference.forward_passes
+    return targets

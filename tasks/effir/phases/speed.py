@@ -1,0 +1,121 @@
+"""speed: reference and candidate by turns, in one process, on the same real queries and documents."""
+
+import json
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effir.errors import BadInput
+from effir.phases.job import Job
+
+if TYPE_CHECKING:
+    from effir.retrieve.encode import Encoder
+
+FIELDS = ("batch_tokens", "device", "dtype", "seed", "speed_documents", "speed_seconds", "threads")
+QUERY_BATCH = 64
+ROUNDS = 12
+PROTOCOL = (
+    "Both models in one process by turns (ABBA), one untimed run each first, tokenised beforehand; queries in batches of up to "
+    f"{QUERY_BATCH}, documents in length-sorted batches of batch_tokens padded tokens; ratio of medians over the rounds, 95% bootstrap "
+    "interval over rounds; bound: ratio of matmul operations at actual lengths, causal attention included."
+)
+Tokens = Sequence[Sequence[int]]
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Write speed.json."""
+    from effir.judge.speed import flops, interleaved, shape_of, summary
+    from effir.phases.compute import ready
+
+    device = ready(job.spec)
+    texts = {kind: _choose(job, kind) for kind in ("query", "document")}
+    pair = _load(job, "reference", device), _load(job, "candidate", device)
+    report: dict[str, Any] = {}
+    for done, (kind, chosen) in enumerate(texts.items()):
+        everything = pair[0].tokenize(chosen, kind)
+        if pair[1].tokenize(chosen, kind) != everything:
+            raise BadInput("the candidate's tokenizer or templates are not the reference's: their speeds do not compare")
+        tokens = _one_round(job, pair[0], everything, kind)
+        rounds = interleaved(_task(job, pair[0], tokens, kind), _task(job, pair[1], tokens, kind), job.spec.speed_seconds / 2)
+        lengths = [len(ids) for ids in tokens]
+        bound = flops(shape_of(pair[0].model), lengths) / flops(shape_of(pair[1].model), lengths)
+        report[kind] = summary(rounds, bound, job.spec.seed) | {"texts": len(tokens), "tokens": sum(lengths), "rounds": len(rounds)}
+        job.progress(done + 1, 2, f"{kind} {report[kind]['ratio']:.2f} times as fast, {report[kind]['of_bound']:.0%} of the bound")
+    job.forward_passes += sum(encoder.forward_passes for encoder in pair)
+    report |= {"machine": _machine(job, pair[0]), "protocol": PROTOCOL}
+    (job.out / "speed.json").write_text(json.dumps(report, indent=1))
+    return {f"{kind}_{name}": report[kind][key] for kind in texts for name, key in (("speedup", "ratio"), ("of_bound", "of_bound"))}
+
+
+def _load(job: Job, name: str, device: str) -> "Encoder":
+    from effir.export.loading import load_encoder
+    from effir.phases.compute import dtype_of
+
+    return load_encoder(job.folder(name), dtype_of(job.spec), device)
+
+
+def _choose(job: Job, kind: str) -> list[str]:
+    """A seeded choice of real texts, the same number of each collection as far as it has them."""
+    from effir.retrieve.collections import document_text, load_folder
+
+    uris = job.inputs.get("collections") or []
+    if not uris:
+        raise BadInput("phase speed needs the input 'collections', a list of manifest URIs")
+    chosen: list[str] = []
+    for left, uri in zip(range(len(uris), 0, -1), uris, strict=True):
+        collection = load_folder(job.folder_at(uri))
+        texts = list(collection.queries.values()) if kind == "query" else [document_text(one) for one in collection.corpus.values()]
+        count = min(len(texts), -(-(job.spec.speed_documents - len(chosen)) // left))
+        chosen += random.Random(job.spec.seed).sample(texts, count)
+    return chosen
+
+
+def _one_round(job: Job, encoder: "Encoder", tokens: Tokens, kind: str) -> Tokens:
+    """As many of the texts as the reference encodes in the time of one turn, evenly over their lengths."""
+    from effir.judge.speed import spread_over_lengths
+
+    probe = spread_over_lengths(tokens, min(len(tokens), 16))
+    task = _task(job, encoder, probe, kind)
+    task()
+    began = time.perf_counter()
+    task()
+    each = (time.perf_counter() - began) / len(probe)
+    turn = job.spec.speed_seconds / 2 / (2 * ROUNDS)
+    count = max(8, int(turn / each))
+    if kind == "query" and count > QUERY_BATCH:
+        count -= count % QUERY_BATCH
+    return spread_over_lengths(tokens, min(len(tokens), count))
+
+
+def _task(job: Job, encoder: "Encoder", tokens: Tokens, kind: str) -> Callable[[], Any]:
+    """What is timed: every text encoded once."""
+    size = QUERY_BATCH if kind == "query" else len(tokens)
+    parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+    limit = max(job.spec.batch_tokens, 1)
+    return lambda: [encoder.encode_tokens(part, limit) for part in parts]
+
+
+def _machine(job: Job, encoder: "Encoder") -> dict[str, Any]:
+    import torch
+
+    cuda = str(encoder.device).startswith("cuda")
+    return {
+        "processor": torch.cuda.get_device_name() if cuda else _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "dtype": job.spec.dtype,
+        "device": str(encoder.device),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    """The CPU's name as Linux gives it, otherwise the architecture."""
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

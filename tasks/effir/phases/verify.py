@@ -1,0 +1,108 @@
+"""verify: the stored candidate, loaded afresh in every way, gives its golden embeddings and the vectors that were evaluated."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effir.errors import BadInput
+from effir.phases.job import Job
+
+if TYPE_CHECKING:
+    from effir.retrieve.encode import Encoder
+
+FIELDS = ("batch_tokens", "device", "dtype", "seed", "threads")
+TEXTS = 16
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Write proof.json: what the gate wants to know about reloading."""
+    from effir.export.loading import load_encoder
+    from effir.export.verify import ROUNDED, differences, tolerances
+    from effir.phases.compute import dtype_of, ready
+
+    device = ready(job.spec)
+    folder, manifest = job.folder("candidate"), job.manifest("candidate")
+    with counted(job):
+        loaders = differences(folder, device)
+        allowed = tolerances(folder)
+        job.progress(1, 2, f"{len(loaders)} loaders, largest difference {max(loaders.values()):.1e}")
+        encoder = load_encoder(folder, dtype_of(job.spec), device)
+        for name, difference in evaluated(job, encoder).items():
+            loaders[f"evaluated {name}"], allowed[f"evaluated {name}"] = difference, ROUNDED
+    passed = all(difference <= allowed[name] for name, difference in loaders.items())
+    proof = {
+        "candidate": manifest.digest,
+        "files": {path: file.sha256 for path, file in manifest.files.items()},
+        "loaders": loaders,
+        "tolerance": max(allowed.values()),
+        "tolerances": allowed,
+        "passed": passed,
+    }
+    (job.out / "proof.json").write_text(json.dumps(proof, indent=1))
+    worst = {kind: [value for name, value in loaders.items() if name.startswith("evaluated") == kind] for kind in (False, True)}
+    return {"passed": passed, "loaders": max(worst[False]), "evaluated": max(worst[True])}
+
+
+def evaluated(job: Job, encoder: "Encoder") -> dict[str, float]:
+    """Collection → largest difference between stored vectors and those of the same texts encoded again, a few of each kind.
+
+    Raises BadInput for vectors that are not the candidate's or not of the collections handed in.
+    """
+    from effir.retrieve.collections import document_text, load_folder
+
+    collections = {one.name: one for one in (load_folder(job.folder_at(uri)) for uri in job.inputs.get("collections") or [])}
+    uris: dict[str, list[str]] = {}
+    for uri in job.inputs.get("encodes") or []:
+        arguments = job.manifest_at(uri).key["arguments"]
+        if arguments["model"] != "candidate" or arguments["collection"] not in collections:
+            what = f"vectors of {arguments['model']} for {arguments['collection']}"
+            raise BadInput(f"phase verify was given {what}: it wants the candidate's, of the collections that are handed in")
+        uris.setdefault(arguments["collection"], []).append(uri)
+    if missing := sorted(set(collections) - set(uris)) or not uris:
+        raise BadInput(f"phase verify needs the candidate's vectors of every collection in the input 'encodes'; missing: {missing}")
+    found: dict[str, float] = {}
+    for name, shards in uris.items():
+        documents = {key: document_text(one) for key, one in collections[name].corpus.items()}
+        each = -(-TEXTS // len(shards))
+        gaps = [_gap(job, encoder, job.folder_at(uri), "corpus", documents, each) for uri in shards]
+        gaps += [_gap(job, encoder, job.folder_at(uri), "queries", collections[name].queries, TEXTS) for uri in shards]
+        found[name] = max(gaps)
+    return found
+
+
+def _gap(job: Job, encoder: "Encoder", folder: Path, what: str, texts: dict[str, str], count: int) -> float:
+    """Largest difference over `count` rows, evenly spread, of FOLDER/WHAT.npy; 0 where a shard has no such file."""
+    import numpy as np
+
+    from effir.export.verify import largest_gap
+
+    if not (folder / f"{what}.npy").is_file():
+        return 0.0
+    stored = np.load(folder / f"{what}.npy", allow_pickle=False, mmap_mode="r")
+    ids = json.loads((folder / f"{what}_ids.json").read_text())
+    rows = np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))
+    if unknown := [ids[row] for row in rows if ids[row] not in texts]:
+        raise BadInput(
+            f"vectors were handed in for {unknown[0]!r}, which the collection does not have: they were made from another version of it"
+        )
+    kind = "query" if what == "queries" else "document"
+    again = encoder.encode([texts[ids[row]] for row in rows], kind, job.spec.batch_tokens)
+    return largest_gap(again, np.asarray(stored[rows], dtype=np.float32))
+
+
+@contextmanager
+def counted(job: Job) -> Iterator[None]:
+    """Add every call of an exported model within to the job's forward passes, whichever library makes it."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    def count(module: Any, _: Any) -> None:
+        name = type(module).__name__
+        job.forward_passes += name.startswith("Effir") and name.endswith("Model")
+
+    handle = register_module_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()

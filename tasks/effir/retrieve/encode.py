@@ -1,0 +1,111 @@
+"""From texts to unit vectors: tokenise, run the backbone without padding waste, pool, normalise."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from effir.retrieve.settings import Settings
+
+
+class Encoder:
+    """A backbone with the settings that make it a retriever.
+
+    model:     Hugging Face backbone without LM head, causal attention
+    tokenizer: its tokenizer
+    settings:  pooling, templates, maximum lengths
+    forward_passes counts calls of the model.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, settings: Settings, device: str = "cpu") -> None:
+        self.model = model.to(device)
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.device = device
+        self.forward_passes = 0
+
+    def tokenize(self, texts: Sequence[str], kind: str) -> list[list[int]]:
+        """Token ids of queries or documents (`kind`), template put around, cut at the maximum, never empty."""
+        settings = self.settings
+        template = settings.query_template if kind == "query" else settings.document_template
+        limit = settings.max_query_tokens if kind == "query" else settings.max_document_tokens
+        eos = self.tokenizer.eos_token_id
+        if not texts:
+            return []
+        wrapped = [template.replace("{text}", text) for text in texts]
+        room = limit - 1 if settings.append_eos else limit
+        found = self.tokenizer(wrapped, truncation=True, max_length=limit, add_special_tokens=True)["input_ids"]
+        if settings.append_eos:
+            found = [ids if ids and ids[-1] == eos and len(ids) <= limit else [*ids[:room], eos] for ids in found]
+        return [ids or [eos] for ids in found]
+
+    def embed(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        """One padded batch → unit vectors, float32, shape (n, d); differentiable.
+
+        Padding stands on the right, where causal attention keeps it from touching a real token; so no mask is needed.
+        """
+        lengths = torch.tensor([len(ids) for ids in tokens], device=self.device)
+        ids = torch.full((len(tokens), int(lengths.max())), 0, dtype=torch.long)
+        for row, one in enumerate(tokens):
+            ids[row, : len(one)] = torch.as_tensor(one)
+        self.forward_passes += 1
+        states = self.model(input_ids=ids.to(self.device), use_cache=False).last_hidden_state
+        return torch.nn.functional.normalize(pool(states, lengths, self.settings.pooling).float(), dim=-1)
+
+    def embed_in_parts(self, tokens: Sequence[Sequence[int]], batch_tokens: int) -> torch.Tensor:
+        """Like `embed`, in length-sorted batches of at most `batch_tokens` padded tokens; rows in the order given."""
+        order: list[int] = []
+        parts = []
+        for rows in batches(tokens, batch_tokens):
+            order += rows
+            parts.append(self.embed([tokens[row] for row in rows]))
+        back = torch.empty(len(order), dtype=torch.long)
+        back[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(parts)[back.to(self.device)]
+
+    def encode_tokens(
+        self, tokens: Sequence[Sequence[int]], batch_tokens: int, progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """Unit vectors, float32, shape (n, d), without gradients."""
+        width = self.model.config.hidden_size
+        vectors = np.zeros((len(tokens), width), dtype=np.float32)
+        total, done = sum(len(ids) for ids in tokens), 0
+        self.model.eval()
+        with torch.inference_mode():
+            for rows in batches(tokens, batch_tokens):
+                vectors[rows] = self.embed([tokens[row] for row in rows]).cpu().numpy()
+                done += sum(len(tokens[row]) for row in rows)
+                if progress:
+                    progress(done, total)
+        return vectors
+
+    def encode(
+        self, texts: Sequence[str], kind: str = "document", batch_tokens: int = 16_384, progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """Unit vectors of texts, float32, shape (n, d)."""
+        return self.encode_tokens(self.tokenize(texts, kind), batch_tokens, progress)
+
+
+def pool(states: torch.Tensor, lengths: torch.Tensor, how: str) -> torch.Tensor:
+    """Token states (n, t, d) of sequences padded on the right → (n, d): the last real token's, or the real tokens' mean."""
+    if how == "last":
+        return states[torch.arange(len(lengths), device=states.device), lengths - 1]
+    mask = torch.arange(states.shape[1], device=states.device)[None] < lengths[:, None]
+    summed = (states.float() * mask[..., None]).sum(1)
+    return summed / lengths[:, None]
+
+
+def batches(tokens: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length, longest first, each of at most `batch_tokens` padded tokens (or one row).
+
+    >>> list(batches([[1], [1, 2, 3], [1, 2]], 4))
+    [[1], [2, 0]]
+    """
+    order = sorted(range(len(tokens)), key=lambda row: (-len(tokens[row]), row))
+    start = 0
+    while start < len(order):
+        count = max(1, batch_tokens // max(1, len(tokens[order[start]])))
+        yield order[start : start + count]
+        start += count

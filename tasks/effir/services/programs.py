@@ -1,0 +1,136 @@
+"""The embedded stack's programs: their command lines, their environment, and the supervisor configuration that runs them."""
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+PORTS = ("airflow", "mlflow", "s3", "master", "volume", "filer", "admin")
+TWINS = ("s3", "master", "volume", "filer", "admin")
+TWIN_DISTANCE = 10_000
+BUCKETS = ("effir", "mlflow")
+REGION = "us-east-1"
+SETTINGS = ("AIRFLOW", "MLFLOW_", "AWS_", "EFFIR_")
+KEPT = ("AWS_CA_BUNDLE", "EFFIR_DATA", "EFFIR_DEPLOYMENTS", "EFFIR_DAGS", "EFFIR_RUNNER", "EFFIR_COMMAND")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a stack keeps its state, which ports it has, and its secrets."""
+
+    folder: Path
+    sockets: Path
+    ports: dict[str, int]
+    secrets: dict[str, str]
+
+    def url(self, service: str) -> str:
+        """Address of airflow, mlflow or s3."""
+        return f"http://{LOOPBACK}:{self.ports[service]}"
+
+
+def commands(layout: Layout) -> dict[str, list[str]]:
+    """Program → command line. Every address is on loopback; every port is one of the layout's."""
+    data, sockets, port = layout.folder, layout.sockets, layout.ports
+    airflow = [sys.executable, "-m", "airflow"]
+    return {
+        "s3": [
+            beside_python("weed"), "mini", f"-dir={data / 's3'}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}",
+            "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            *(f"-{one}.port={port[one]}" for one in TWINS), f"-filer.localSocket={sockets / 'filer.sock'}", f"-bucket={','.join(BUCKETS)}",
+        ],
+        "mlflow": [
+            sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port["mlflow"]), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}", "--default-artifact-root", "s3://mlflow", "--no-serve-artifacts",
+        ],
+        "api-server": [*airflow, "api-server", "-H", LOOPBACK, "-p", str(port["airflow"]), "-w", "1"],
+        "scheduler": [*airflow, "scheduler", "--skip-serve-logs"],
+        "dag-processor": [*airflow, "dag-processor"],
+        "triggerer": [*airflow, "triggerer", "--skip-serve-logs"],
+    }  # fmt: skip
+
+
+AIRFLOW_PROGRAMS = ("api-server", "scheduler", "dag-processor", "triggerer")
+
+
+def client_environment(layout: Layout) -> dict[str, str]:
+    """What a client needs to reach the stack."""
+    return {
+        "AWS_ENDPOINT_URL_S3": layout.url("s3"),
+        "AWS_ACCESS_KEY_ID": layout.secrets["s3_key"],
+        "AWS_SECRET_ACCESS_KEY": layout.secrets["s3_secret"],
+        "AWS_DEFAULT_REGION": REGION,
+        "MLFLOW_S3_ENDPOINT_URL": layout.url("s3"),
+        "MLFLOW_TRACKING_URI": layout.url("mlflow"),
+        "EFFIR_STORE": "s3://effir",
+        "EFFIR_AIRFLOW_URL": layout.url("airflow"),
+        "EFFIR_AIRFLOW_USER": "admin",
+        "EFFIR_AIRFLOW_PASSWORD": layout.secrets["airflow_password"],
+        "NO_PROXY": ",".join(dict.fromkeys([*os.environ.get("NO_PROXY", "").split(","), LOOPBACK, "localhost"])).strip(","),
+    }
+
+
+def environment(layout: Layout, dags: Path) -> dict[str, str]:
+    """The environment of every program of the stack; EFFIR_STACK in it marks them as ours."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS) or name in KEPT}
+    marks = {"EFFIR_STACK": str(layout.folder), "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = {"EFFIR_COMMAND": os.environ.get("EFFIR_COMMAND", shlex.join([sys.executable, "-m", "effir.cli"]))}
+    mlflow = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return inherited | client_environment(layout) | mlflow | _airflow_environment(layout, dags) | marks | command
+
+
+def _airflow_environment(layout: Layout, dags: Path) -> dict[str, str]:
+    home = layout.folder / "airflow"
+    settings: dict[str, dict[str, object]] = {
+        "core": {
+            "dags_folder": dags, "plugins_folder": home / "plugins", "executor": "LocalExecutor", "parallelism": 3,
+            "mp_start_method": "fork", "load_examples": False, "dags_are_paused_at_creation": False,
+            "hostname_callable": "socket.gethostname",
+            "simple_auth_manager_users": "admin:admin", "simple_auth_manager_passwords_file": layout.folder / "airflow-passwords.json",
+            "fernet_key": layout.secrets["airflow_fernet"], "execution_api_server_url": f"{layout.url('airflow')}/execution/",
+            "min_serialized_dag_update_interval": 5, "max_active_tasks_per_dag": 3,
+        },
+        "api": {"base_url": layout.url("airflow"), "secret_key": layout.secrets["airflow_secret"]},
+        "api_auth": {"jwt_secret": layout.secrets["airflow_jwt"]},
+        "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}"},
+        "logging": {"base_log_folder": home / "logs", "logging_level": "INFO"},
+        "scheduler": {"scheduler_idle_sleep_time": 0.3, "enable_health_check": False},
+        "dag_processor": {"parsing_processes": 1, "min_file_process_interval": 20, "refresh_interval": 20, "print_stats_interval": 0},
+    }  # fmt: skip
+    named = {f"AIRFLOW__{section}__{key}".upper(): str(value) for section, values in settings.items() for key, value in values.items()}
+    return named | {"AIRFLOW_HOME": str(home), "AIRFLOW_CONN_EFFIR_S3": _s3_connection(layout)}
+
+
+def _s3_connection(layout: Layout) -> str:
+    import json
+
+    extra = {"endpoint_url": layout.url("s3"), "region_name": REGION}
+    return json.dumps({"conn_type": "aws", "login": layout.secrets["s3_key"], "password": layout.secrets["s3_secret"], "extra": extra})
+
+
+def supervisor_configuration(layout: Layout) -> str:
+    """supervisord's configuration: every program in one group, its group of processes ended with it, its log in logs/."""
+    logs = layout.folder / "logs"
+    programs = commands(layout)
+    parts = [
+        f"[supervisord]\nlogfile={logs / 'supervisord.log'}\npidfile={layout.folder / 'supervisord.pid'}\nchildlogdir={logs}\n",
+        f"[unix_http_server]\nfile={layout.sockets / 'supervisor.sock'}\nchmod=0700\n",
+        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n",
+        f"[group:stack]\nprograms={','.join(programs)}\n",
+    ]
+    for name, command in programs.items():
+        parts.append(
+            f"[program:{name}]\ncommand={shlex.join(command)}\ndirectory={layout.folder}\n"
+            f"autostart={str(name not in AIRFLOW_PROGRAMS).lower()}\nautorestart=true\nstartsecs=2\nstartretries=2\n"
+            "stopasgroup=true\nkillasgroup=true\nstopwaitsecs=8\n"
+            f"redirect_stderr=true\nstdout_logfile={logs / name}.log\nstdout_logfile_maxbytes=20MB\nstdout_logfile_backups=1\n"
+        )
+    return "\n".join(parts).replace("%", "%%")
+
+
+def beside_python(program: str) -> str:
+    """A program installed next to the interpreter, or found on PATH."""
+    import shutil
+
+    return shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program) or program

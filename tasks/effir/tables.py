@@ -1,0 +1,61 @@
+"""What a person reads at the end of a run."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+METRICS = {"ndcg_at_10": "nDCG@10", "recall_at_100": "Recall@100"}
+
+
+def show(summary: dict[str, Any], overview: dict[str, Any], links: dict[str, str], console: Console | None = None) -> None:
+    """Print the scores of every model, the comparison, the verdict with its reasons, and where to look. Scores times 100."""
+    console = console or Console()
+    console.print(_scores(overview))
+    console.print(_comparison(summary["quality"]))
+    console.print(_sizes(summary))
+    console.print(f"\n[bold]{summary['verdict']}[/bold]  {summary['model']['name']} version {summary['model']['version']}", highlight=False)
+    for reason in summary["reasons"]:
+        console.print(f"  · {reason}", highlight=False, markup=False)
+    console.print()
+    for label, address in links.items():
+        console.print(f"{label:<14}{address}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _scores(overview: dict[str, Any]) -> Table:
+    table = Table(title="Quality (times 100)", title_justify="left", box=None, header_style="bold")
+    table.add_column("model")
+    for name in overview["collections"]:
+        for label in METRICS.values():
+            table.add_column(f"{name}\n{label}", justify="right")
+    for model in overview["models"]:
+        row = [overview["collections"][name].get(model, {}).get(metric) for name in overview["collections"] for metric in METRICS]
+        table.add_row(model, *("–" if value is None else f"{100 * value:.1f}" for value in row))
+    return table
+
+
+def _comparison(quality: dict[str, Any]) -> Table:
+    table = Table(title="\nCandidate against reference, nDCG@10 (times 100)", title_justify="left", box=None, header_style="bold")
+    for column in ("collection", "reference", "candidate", "difference", "95% interval"):
+        table.add_column(column, justify="left" if column == "collection" else "right")
+    for name, found in quality.items():
+        low, high = found["interval"]
+        table.add_row(
+            name, f"{100 * found['reference']:.1f}", f"{100 * found['candidate']:.1f}", f"{100 * found['difference']:+.2f}",
+            f"{100 * low:+.2f} to {100 * high:+.2f}",
+        )  # fmt: skip
+    return table
+
+
+def _sizes(summary: dict[str, Any]) -> Table:
+    params, speed = summary["params"], summary["speedup"]
+    table = Table(title="\nSize and speed", title_justify="left", box=None, show_header=False)
+    table.add_column()
+    table.add_column()
+    for label, key in (("parameters", ""), ("without embeddings", "_non_embedding")):
+        before, after = params[f"reference{key}"], params[f"candidate{key}"]
+        table.add_row(label, f"{before:,} → {after:,} ({100 * (after / before - 1):+.1f}%)")
+    for kind in ("query", "document"):
+        low, high = speed[f"{kind}_interval"]
+        table.add_row(f"{kind} speed-up", f"{speed[kind]:.2f}× (95% interval {low:.2f} to {high:.2f})")
+    return table

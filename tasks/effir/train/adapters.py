@@ -1,0 +1,30 @@
+"""LoRA on all seven projections of every layer that is left, by peft."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from effir.compress.surgery import PROJECTIONS
+
+
+def attach(model: nn.Module, rank: int, alpha: float, dropout: float) -> tuple[Any, Mapping[str, nn.Parameter]]:
+    """Put adapters on a frozen backbone: (peft model, name → trainable parameter in float32)."""
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(PROJECTIONS), bias="none")
+    adapted = get_peft_model(model, config)
+    return adapted, {name: value for name, value in adapted.named_parameters() if value.requires_grad}
+
+
+def merge(adapted: Any) -> nn.Module:
+    """The backbone with the adapters added into its weights; sums are formed in float32 and rounded once."""
+    with torch.no_grad():
+        for module in adapted.modules():
+            if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer"):
+                weight = module.base_layer.weight
+                for name in module.active_adapters:
+                    weight.copy_((weight.float() + module.get_delta_weight(name).float()).to(weight.dtype))
+                    module.lora_A[name].weight.zero_()
+                    module.lora_B[name].weight.zero_()
+    return adapted.unload()

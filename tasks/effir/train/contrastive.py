@@ -1,0 +1,91 @@
+"""One contrastive step: from a planned batch of examples to accumulated gradients."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from effir.retrieve.encode import Encoder
+from effir.train.losses import Batch, Weights, total
+from effir.train.loop import Parts, cached_gradient
+from effir.train.plan import Group, Targets, Texts
+
+
+class Contrastive:
+    """Turns step numbers into losses and gradients.
+
+    plan: a list of groups for every step; teacher: query id → document id → raw score, or None.
+    micro_batch: groups held in memory at once (0: all); the result does not depend on it.
+    batch_tokens: padded tokens per forward pass.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        texts: Texts,
+        plan: Sequence[Sequence[Group]],
+        weights: Weights,
+        *,
+        teacher: Mapping[str, Mapping[str, float]] | None = None,
+        targets: Targets | None = None,
+        micro_batch: int = 0,
+        batch_tokens: int = 16_384,
+    ) -> None:
+        self.encoder = encoder
+        self.texts = texts
+        self.plan = plan
+        self.weights = weights
+        self.teacher = teacher
+        self.targets = targets
+        self.micro_batch = micro_batch
+        self.batch_tokens = batch_tokens
+
+    def step_loss(self, step: int) -> Parts:
+        """Accumulate the gradients of a step; returns its figures."""
+        groups = list(self.plan[step])
+        size = self.micro_batch or len(groups)
+        chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
+        batch = self.describe(groups)
+        parts = cached_gradient(chunks, self._embed, lambda queries, documents: self._loss(queries, documents, batch))
+        return parts | {"chance": 1 / batch.blocked.shape[1]}
+
+    def describe(self, groups: Sequence[Group]) -> Batch:
+        """Columns, blocked pairs, teacher scores and targets of a step's groups."""
+        device = self.encoder.device
+        size = len(groups[0].documents)
+        columns = [document for group in groups for document in group.documents]
+        keys = np.array([self.texts.keys[document] for document in columns])
+        blocked = np.zeros((len(groups), len(columns)), dtype=bool)
+        for row, group in enumerate(groups):
+            relevant = {self.texts.keys.get(document, document) for document in group.relevant | {group.documents[0]}}
+            blocked[row] = np.isin(keys, list(relevant))
+        own = torch.arange(len(columns)).view(len(groups), size)
+        return Batch(
+            own.to(device), torch.from_numpy(blocked).to(device), self._teacher(groups, size, device), *self._targets(groups, columns, device)
+        )
+
+    def _teacher(self, groups: Sequence[Group], size: int, device: str) -> torch.Tensor | None:
+        if self.teacher is None or size < 2:
+            return None
+        rows = [[self.teacher[group.query_id][document] for document in group.documents] for group in groups]
+        return torch.tensor(rows, dtype=torch.float32, device=device)
+
+    def _targets(self, groups: Sequence[Group], columns: list[str], device: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        if self.targets is None:
+            return None, None
+        queries = self.targets.queries[[self.targets.query_rows[group.query_id] for group in groups]]
+        documents = self.targets.documents[[self.targets.document_rows[document] for document in columns]]
+        return torch.from_numpy(queries).to(device), torch.from_numpy(documents).to(device)
+
+    def _embed(self, groups: Sequence[Group]) -> tuple[torch.Tensor, torch.Tensor]:
+        queries = [self.texts.queries[group.query_id] for group in groups]
+        documents = [self.texts.documents[document] for group in groups for document in group.documents]
+        return self.encoder.embed_in_parts(queries, self.batch_tokens), self.encoder.embed_in_parts(documents, self.batch_tokens)
+
+    def _loss(self, queries: torch.Tensor, documents: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, Parts]:
+        loss, parts = total(queries, documents, batch, self.weights)
+        with torch.no_grad():
+            mean = documents.float().mean(0)
+            count = len(documents)
+            cosine = (mean.dot(mean) * count - 1) / max(1, count - 1)
+        return loss, parts | {"mean_cosine": float(cosine)}

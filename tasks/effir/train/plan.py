@@ -1,0 +1,89 @@
+"""What a training will see, laid out beforehand: the groups of every step, their texts tokenised once, their targets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from effir.errors import BadInput
+from effir.retrieve.encode import Encoder
+from effir.train.examples import TrainingSet, batch_at
+
+
+@dataclass(frozen=True)
+class Group:
+    """A query with its documents in one step: the positive first, then hard negatives. All groups of a plan have one size.
+
+    relevant: ids of every document known to be relevant to the query.
+    """
+
+    query_id: str
+    documents: tuple[str, ...]
+    relevant: frozenset[str]
+
+
+@dataclass
+class Texts:
+    """Everything a plan touches, tokenised once. keys: document id → its text, so that equal texts are seen as equal."""
+
+    queries: Mapping[str, list[int]]
+    documents: Mapping[str, list[int]]
+    keys: Mapping[str, str]
+
+
+@dataclass
+class Targets:
+    """Unit vectors of the reference: (n, d) float32 and the row of each id, for queries and for documents."""
+
+    queries: np.ndarray
+    query_rows: Mapping[str, int]
+    documents: np.ndarray
+    document_rows: Mapping[str, int]
+
+
+def lay_out(training: TrainingSet, batch: int, steps: int, hard_negatives: int, seed: int) -> list[list[Group]]:
+    """The groups of every step; step i depends on (seed, i) alone.
+
+    Raises BadInput if there are fewer examples than a batch needs.
+    """
+    if len(training.examples) < batch:
+        raise BadInput(f"training data has {len(training.examples)} queries, fewer than one batch of {batch}: lower batch or give more data")
+    plan = []
+    for step in range(steps):
+        groups = []
+        for choice in batch_at(training.examples, batch, step, hard_negatives, seed):
+            example = training.examples[choice.example]
+            groups.append(Group(example.query_id, (choice.positive, *choice.negatives), frozenset(example.positives)))
+        plan.append(groups)
+    return plan
+
+
+def tokenise(encoder: Encoder, training: TrainingSet, plan: Sequence[Sequence[Group]]) -> Texts:
+    """Token ids of every query and document of a plan, each text once."""
+    groups = [group for step in plan for group in step]
+    queries = {example.query_id: example.query for example in training.examples}
+    asked = sorted({group.query_id for group in groups})
+    shown = sorted({document for group in groups for document in group.documents})
+    named = {document for group in groups for document in group.relevant} | set(shown)
+    return Texts(
+        dict(zip(asked, encoder.tokenize([queries[one] for one in asked], "query"), strict=True)),
+        dict(zip(shown, encoder.tokenize([training.text(one) for one in shown], "document"), strict=True)),
+        {one: training.text(one) for one in named},
+    )
+
+
+def targets(reference: Encoder, texts: Texts, batch_tokens: int) -> Targets:
+    """The reference's vectors of every text of a plan, computed once."""
+    queries, documents = sorted(texts.queries), sorted(texts.documents)
+    return Targets(
+        reference.encode_tokens([texts.queries[one] for one in queries], batch_tokens),
+        {one: row for row, one in enumerate(queries)},
+        reference.encode_tokens([texts.documents[one] for one in documents], batch_tokens),
+        {one: row for row, one in enumerate(documents)},
+    )
+
+
+def token_count(texts: Texts, plan: Sequence[Sequence[Group]]) -> int:
+    """Tokens that a training on this plan sees."""
+    groups = [group for step in plan for group in step]
+    return sum(len(texts.queries[group.query_id]) + sum(len(texts.documents[one]) for one in group.documents) for group in groups)

@@ -1,0 +1,119 @@
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+from effir.compress import surgery
+from effir.compress.cut import Cut
+from effir.export import writer
+from effir.retrieve.settings import Settings
+
+FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+WIDTH = 48
+CUTS: dict[str, Any] = {
+    "nothing": None,
+    "mlps": Cut(4, drop_mlp=[1, 3]),
+    "all mlps": Cut(4, drop_mlp=[0, 1, 2, 3]),
+    "attentions": Cut(4, drop_attention=[0, 2]),
+    "blocks": Cut(4, drop_attention=[1, 2], drop_mlp=[1, 2]),
+    "widths": Cut(4, neurons={0: np.arange(3, 35), 2: np.array([0, 7, 9, 47])}),
+    "width nought": Cut(4, neurons={1: np.arange(0)}),
+    "everything": Cut(4, drop_attention=[0, 2], drop_mlp=[2, 3], neurons={0: np.arange(16), 1: np.arange(8, 40)}),
+}
+LAST = Settings(pooling="last", query_template="find:\n{text}", max_query_tokens=64, max_document_tokens=96)
+MEAN = Settings(pooling="mean", append_eos=False, query_template="find: {text}", document_template="text: {text}")
+
+
+def backbone(family: str, **options: Any) -> Any:
+    torch.manual_seed(7)
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=300, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8, intermediate_size=WIDTH,
+        rope_parameters={"rope_type": "default", "rope_theta": 700.0}, **options,
+    )  # fmt: skip
+    model = getattr(transformers, f"{family}Model")(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def byte_tokenizer(**special: Any) -> Any:
+    """Bytes and a few merges; pad is eos, and it adds nothing to a text: as SmolLM2's."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<bos>", "<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(writer.GOLDEN_TEXTS, trainer)
+    if special.pop("adds_bos", False):
+        tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
+    names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<eos>"} | special
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `family` or `cut` runs for every family or cut."""
+    for name, values in (("family", FAMILIES), ("cut", CUTS)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, values)
+
+
+@dataclass
+class Exported:
+    folder: Path
+    model: Any
+    tokenizer: Any
+    settings: Settings
+    cut: Cut | None
+    inner: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inner = self.folder / "model"
+
+
+@pytest.fixture(name="backbone")
+def backbone_fixture() -> Callable[..., Any]:
+    return backbone
+
+
+@pytest.fixture(name="byte_tokenizer")
+def tokenizer_fixture() -> Callable[..., Any]:
+    return byte_tokenizer
+
+
+@pytest.fixture
+def everything() -> Cut:
+    return CUTS["everything"]
+
+
+@pytest.fixture
+def last() -> Settings:
+    return LAST
+
+
+@pytest.fixture
+def mean() -> Settings:
+    return MEAN
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Callable[..., Exported]:
+    """Cut a tiny backbone in memory and write it."""
+
+    def make(family: str = "Llama", cut: str = "everything", settings: Settings = LAST, *, tokenizer: Any = None, dtype: Any = None) -> Exported:
+        model, tokenizer = backbone(family), tokenizer or byte_tokenizer()
+        if CUTS[cut] is not None:
+            surgery.apply(model, CUTS[cut])
+        if dtype:
+            model.to(dtype)
+        folder = tmp_path / f"{family}-{cut}-{settings.pooling}"
+        writer.write(model, tokenizer, CUTS[cut], settings, folder)
+        return Exported(folder, model, tokenizer, settings, CUTS[cut])
+
+    return make

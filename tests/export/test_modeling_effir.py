@@ -1,0 +1,127 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from effir.compress import surgery
+from effir.compress.cut import Cut
+from effir.export import modeling_effir
+from effir.export.loading import load_backbone
+
+IDS = torch.arange(2 * 11).reshape(2, 11) % 300
+STOCK = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "LlamaForCausalLM", "Qwen3ForCausalLM")
+
+
+def test_reloaded_equals_the_model_in_memory(export: Callable[..., Any], family: str, cut: str) -> None:
+    one = export(family, cut)
+    again = load_backbone(one.folder)
+    with torch.no_grad():
+        difference = (again(IDS).last_hidden_state - one.model(IDS).last_hidden_state).abs().max()
+    assert difference <= 1e-6
+    assert {name: tuple(weight.shape) for name, weight in again.state_dict().items()} == {
+        name: tuple(weight.shape) for name, weight in one.model.state_dict().items()
+    }
+
+
+def test_dropped_and_narrowed_equals_zeroed_weights(
+    export: Callable[..., Any], backbone: Callable[..., Any], everything: Cut, family: str
+) -> None:
+    """The second formulation: a full-size stock model in which everything that was cut has weight zero."""
+    dense = backbone(family)
+    with torch.no_grad():
+        for layer in everything.drop_attention:
+            dense.layers[layer].self_attn.o_proj.weight.zero_()
+        for layer in everything.drop_mlp:
+            dense.layers[layer].mlp.down_proj.weight.zero_()
+        for layer, kept in everything.neurons.items():
+            gone = sorted(set(range(48)) - set(kept.tolist()))
+            dense.layers[layer].mlp.down_proj.weight[:, gone] = 0
+        expected = dense(IDS).last_hidden_state
+        found = load_backbone(export(family).folder)(IDS).last_hidden_state
+    assert (found - expected).abs().max() <= 1e-5
+    assert (backbone(family)(IDS).last_hidden_state - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("stock", STOCK)
+def test_a_stock_class_refuses(export: Callable[..., Any], cut: str, stock: str) -> None:
+    family = stock.removesuffix("Model").removesuffix("ForCausalLM")
+    one = export(family, cut)
+    with pytest.raises(RuntimeError, match="per-layer attribute|negative dimension"):
+        getattr(transformers, stock).from_pretrained(one.inner)
+    with pytest.raises(RuntimeError, match="per-layer attribute|negative dimension"):
+        getattr(transformers, stock).from_pretrained(one.inner, ignore_mismatched_sizes=True)
+
+
+def test_the_stock_classes_refuse_without_per_layer_config_too(export: Callable[..., Any], cut: str) -> None:
+    """What a transformers older than per_layer_config sees."""
+    one = export("Llama", cut)
+    config = transformers.LlamaConfig.from_pretrained(one.inner)
+    config.per_layer_config = None
+    with pytest.raises(RuntimeError, match="negative dimension"):
+        transformers.LlamaModel.from_pretrained(one.inner, config=config, ignore_mismatched_sizes=True)
+
+
+def test_auto_classes_refuse(export: Callable[..., Any]) -> None:
+    inner = export().inner
+    for loader in (transformers.AutoModel, transformers.AutoModelForCausalLM):
+        with pytest.raises(ValueError, match="does not recognize this architecture|trust_remote_code"):
+            loader.from_pretrained(inner, trust_remote_code=False)
+    with pytest.raises(ValueError, match="Unrecognized configuration class"):
+        transformers.AutoModelForCausalLM.from_pretrained(inner, trust_remote_code=True)
+
+
+def test_a_layer_without_a_width_is_refused() -> None:
+    config_class, model_class = modeling_effir.FAMILIES["llama"]
+    config = config_class(num_hidden_layers=2, hidden_size=32, num_attention_heads=4, per_layer_config={"0": {"intermediate_size": 8}})
+    with pytest.raises(ValueError, match="layer 1 no intermediate_size"):
+        model_class(config)
+    with pytest.raises(ValueError, match="layer 0 no intermediate_size"):
+        model_class(config_class(num_hidden_layers=2, hidden_size=32, num_attention_heads=4))
+
+
+def test_dropped_norms_and_layers_are_gone(export: Callable[..., Any]) -> None:
+    model = load_backbone(export("Qwen2").folder)
+    assert [surgery.has_attention(layer) for layer in model.layers] == [False, True, True]
+    assert surgery.widths(model) == [16, 32, 0]
+    assert isinstance(model.layers[0].input_layernorm, nn.Identity)
+    assert isinstance(model.layers[2].post_attention_layernorm, nn.Identity)
+    assert model.config.effir == {"layers": [0, 1, 3], "base_layers": 4}
+    assert not [name for name, _ in model.named_parameters() if name.startswith(("layers.0.input", "layers.2.post"))]
+
+
+def test_it_trains_with_gradient_checkpointing(export: Callable[..., Any]) -> None:
+    def gradients(checkpointing: bool) -> Any:
+        model = load_backbone(one.folder).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model(IDS).last_hidden_state.square().sum().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    one = export("Mistral")
+    plain, checkpointed = gradients(False), gradients(True)
+    assert all(torch.allclose(plain[name], checkpointed[name], atol=1e-5) for name in plain)
+    assert all(gradient.abs().max() > 0 for gradient in plain.values())
+
+
+def test_saved_again_it_loads_again(export: Callable[..., Any], tmp_path: Any) -> None:
+    model = load_backbone(export("Qwen3").folder)
+    model.save_pretrained(tmp_path / "again")
+    again = load_backbone(tmp_path / "again")
+    with torch.no_grad():
+        assert torch.equal(model(IDS).last_hidden_state, again(IDS).last_hidden_state)
+
+
+def test_adapters_can_be_put_on_top(export: Callable[..., Any]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    one = export("Llama")
+    before = load_backbone(one.folder)(IDS).last_hidden_state.detach()
+    adapted = get_peft_model(load_backbone(one.folder), LoraConfig(r=2, target_modules=list(surgery.PROJECTIONS), init_lora_weights=False))
+    with torch.no_grad():
+        during = adapted(input_ids=IDS).last_hidden_state
+        merged = adapted.merge_and_unload()(IDS).last_hidden_state
+    assert (during - before).abs().max() > 1e-3
+    assert (merged - during).abs().max() < 1e-4

@@ -1,0 +1,32 @@
+import json
+
+import numpy as np
+
+from effir.judge.gate import judge
+
+
+def test_json_has_every_field_and_no_nan(case):
+    case.set("candidate", "papers", np.full(300, np.nan))
+    plain = json.loads(json.dumps(judge(*case.arguments()).to_json(), allow_nan=False))
+    assert set(plain) == {"verdict", "reasons", "rules", "method", "n", "resamples", "seed", "confidence", "champion", "candidate"}
+    assert plain["n"]["code"] == {"queries": 400, "clusters": 100}
+    assert all({"rule", "passed", "text"} <= set(rule) for rule in plain["rules"])
+
+
+def test_markdown_tells_every_rule_with_value_bound_and_outcome(case):
+    case.speed["query"] = {"ratio": 1.05, "interval": [1.0, 1.1]}
+    verdict = judge(*case.arguments())
+    text = verdict.to_markdown()
+    assert text.startswith("# Rejected\n")
+    assert f"- {verdict.reasons[0]}\n" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| rule")]
+    assert len(rows) == len(verdict.rules)
+    assert "| query_speedup |  | 1.05 | 1.1 | **fails** | query encoding is 1.05 times as fast" in text
+    assert "2000 resamples, seed 0" in text
+    assert "code 400 in 100 clusters" in text
+
+
+def test_markdown_names_the_champion_it_was_judged_against(case):
+    assert "champion at the time: none" in judge(*case.arguments()).to_markdown()
+    case.champion = {"version": "3", "digest": "cand"}
+    assert "champion at the time: version 3 (cand)" in judge(*case.arguments()).to_markdown()

