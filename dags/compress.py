@@ -80,9 +80,9 @@ def compress(dag_id: str, schedule: Any = None, profile: str = "demo", overrides
 
         lesson = base | training | {"teacher": taught}
         reference = phase("finetune", task_id="finetune_reference", inputs=lesson, arguments={"model": "reference"}, **COMPUTES)
-        lesson |= {"narrow": cut, "reference": reference}
+        heal = lesson | {"narrow": cut, "reference": reference}
         candidate = phase(
-            "finetune", task_id="finetune_candidate", inputs=lesson, arguments={"model": "candidate"}, outlets=[CANDIDATE], **COMPUTES
+            "finetune", task_id="finetune_candidate", inputs=heal, arguments={"model": "candidate"}, outlets=[CANDIDATE], **COMPUTES
         )
         models = {"reference": reference, "candidate": candidate}
 
@@ -94,11 +94,10 @@ def compress(dag_id: str, schedule: Any = None, profile: str = "demo", overrides
 
         evidence = models | {"evaluate": evaluated, "speed": timed, "verify": verified}
         judged = phase("gate", inputs=evidence | {"champion": begun}, **COMPUTES)
-        evidence |= {"gate": judged, "prepare": prepared}
-        promoted = phase("promote", inputs=evidence)
+        promoted = phase("promote", inputs=evidence | {"gate": judged, "prepare": prepared})
         announce(begun, promoted)
-        making = {"teacher": taught, "importance": scored, "depth": dropped, "slim": slimmed, "narrow": cut}
-        phase("report", inputs=evidence | making | encoded | {"promote": promoted}, summarise=True)
+        made = {"prepare": prepared, "teacher": taught, "importance": scored, "depth": dropped, "slim": slimmed, "narrow": cut}
+        phase("report", inputs=made | encoded | evidence | {"gate": judged, "promote": promoted}, summarise=True)
 
     return flow()
 

@@ -23,6 +23,7 @@ BAD_INPUT = 2
 BEGIN = "begin"
 PREFIX = "effir: "
 DIE_WITH_PARENT = 1
+SENTENCES: dict[str, str] = json.loads((Path(__file__).parent / "phases.json").read_text())
 
 
 class Phase(BaseOperator):
@@ -43,8 +44,8 @@ class Phase(BaseOperator):
     ) -> None:
         super().__init__(**settings)
         self.phase = phase
-        self.inputs = inputs or {}
-        self.arguments = arguments or {}
+        self.inputs = inputs if inputs is not None else {}
+        self.arguments = arguments if arguments is not None else {}
         self.only = only
         self.summarise = summarise
 
@@ -119,12 +120,12 @@ def runner() -> type[Phase]:
 
 def phase(name: str, *, task_id: str | None = None, **settings: Any) -> Any:
     """The task of a phase; its output is the phase's result."""
-    return runner()(task_id=task_id or name, phase=name, **settings).output
+    return runner()(task_id=task_id or name, phase=name, doc_md=SENTENCES[name], **settings).output
 
 
 def mapped_phase(name: str, calls: Any, **settings: Any) -> Any:
     """The tasks of a phase, one for each call {"inputs": …, "arguments": …}; their output is a list of results."""
-    return runner().partial(task_id=name, phase=name, **settings).expand_kwargs(calls).output
+    return runner().partial(task_id=name, phase=name, doc_md=SENTENCES[name], **settings).expand_kwargs(calls).output
 
 
 def pick(name: str, value: Any, only: str = "") -> Any:

@@ -55,16 +55,23 @@ class RunSpec(BaseModel):
     training_examples: int | None = field(None, "Data", "Use at most this many training queries (seeded choice).", ge=2)
     hard_negatives: int = field(7, "Data", "Hard negatives per training query, mined by BM25 where the data has none.", ge=0, le=64)
     collections: str = field(
-        "beir:scifact,beir:nfcorpus", "Data", "Test collections, comma separated: stdlib-code, semanlink, beir:NAME, folders, s3://.", min_length=1
+        "beir:scifact,beir:nfcorpus",
+        "Data",
+        "Test collections, comma separated: stdlib-code, semanlink, beir:NAME, folders, s3://.",
+        min_length=1,
     )
     in_domain: str = field(
-        "", "Data", "Those of the collections (by name) on which the reference must beat the untrained base. Empty: all.",
+        "",
+        "Data",
+        "Those of the collections (by name) on which the reference must beat the untrained base. Empty: all.",
     )
     test_queries: int | None = field(None, "Data", "Use at most this many test queries per collection (seeded choice).", ge=10)
     test_documents: int | None = field(
         None, "Data", "Shrink each test corpus to this many documents; judged ones always stay. Marked as pooled in results.", ge=10
     )
-    calibration_text: str = field("pydoc-topics", "Data", "Text for scoring layers: pydoc-topics, or a .txt or .jsonl file (field text).", min_length=1)
+    calibration_text: str = field(
+        "pydoc-topics", "Data", "Text for scoring layers: pydoc-topics, or a .txt or .jsonl file (field text).", min_length=1
+    )
 
     # Importance
     calibration_samples: int = field(256, "Importance", "Packed calibration sequences (the paper: 256 of C4).", ge=1, le=100000)
@@ -76,7 +83,9 @@ class RunSpec(BaseModel):
     )
     slim_steps: int = field(500, "Width", "Self-slimming steps (z alone is trained). 0: no width cut.", ge=0, le=100000)
     slim_batch: int = field(64, "Width", "Queries per slimming step.", ge=2, le=65536)
-    slim_seeds: int = field(2, "Width", "Slimming runs; the first decides, the others tell how far its ranking can be trusted.", ge=1, le=16)
+    slim_seeds: int = field(
+        2, "Width", "Slimming runs; the first decides, the others tell how far its ranking can be trusted.", ge=1, le=16
+    )
     slim_learning_rate: float = field(0.01, "Width", "Learning rate of z; the paper leaves it open.", gt=0, le=10)
     slim_lambda: float = field(1e-8, "Width", "Weight of the sparsity penalty (Eq. 8).", ge=0, le=1e6)
     slim_beta: float = field(5.0, "Width", "Steepness of the penalty's sigmoid (A.1).", gt=0, le=1000)
@@ -85,11 +94,17 @@ class RunSpec(BaseModel):
 
     # Fine-tuning
     steps: int = field(3900, "Fine-tune", "Optimiser steps of the candidate.", ge=0, le=10_000_000)
-    reference_steps: int = field(3900, "Fine-tune", "Optimiser steps of the full-size reference; at least those of the candidate.", ge=0, le=10_000_000)
+    reference_steps: int = field(
+        3900, "Fine-tune", "Optimiser steps of the full-size reference; at least those of the candidate.", ge=0, le=10_000_000
+    )
     batch: int = field(128, "Fine-tune", "Queries per step; in-batch negatives come from all of them.", ge=2, le=65536)
     max_training_tokens: int = field(512, "Fine-tune", "Documents are cut at this many tokens in training and slimming.", ge=4, le=32768)
     micro_batch: int = field(
-        0, "Fine-tune", "Queries held in memory at once; gradient caching makes the result independent of it. 0: the whole batch.", ge=0, le=65536
+        0,
+        "Fine-tune",
+        "Queries held in memory at once; gradient caching makes the result independent of it. 0: the whole batch.",
+        ge=0,
+        le=65536,
     )
     learning_rate: float = field(1e-4, "Fine-tune", "Peak learning rate of the adapters.", gt=0, le=1)
     warmup_steps: int = field(100, "Fine-tune", "Linear warm-up steps; linear decay follows.", ge=0, le=1_000_000)
@@ -100,11 +115,16 @@ class RunSpec(BaseModel):
     weight_decay: float = field(0.0, "Fine-tune", "AdamW's weight decay.", ge=0, le=1)
     checkpoint_every: int = field(50, "Fine-tune", "Steps between checkpoints.", ge=1, le=1_000_000)
     teacher: str = field(
-        "BAAI/bge-reranker-v2-m3", "Fine-tune", "Scores for distillation: a cross-encoder by name, data (in the training rows), minilm, or none.", min_length=1
+        "BAAI/bge-reranker-v2-m3",
+        "Fine-tune",
+        "Scores for distillation: a cross-encoder by name, data (in the training rows), minilm, or none.",
+        min_length=1,
     )
     teacher_temperature: float = field(1.0, "Fine-tune", "1 for reranker logits, about 0.05 for cosines.", gt=0, le=100)
     kl_weight: float = field(1.0, "Fine-tune", "Weight of KL(teacher || student) over each query's own group.", ge=0, le=1000)
-    regression_weight: float = field(0.0, "Fine-tune", "Weight of the regression of the candidate onto the reference's embeddings.", ge=0, le=1000)
+    regression_weight: float = field(
+        0.0, "Fine-tune", "Weight of the regression of the candidate onto the reference's embeddings.", ge=0, le=1000
+    )
 
     # Evaluation
     shard_documents: int = field(50_000, "Evaluate", "Documents per encode task.", ge=10, le=10_000_000)
@@ -139,7 +159,8 @@ class RunSpec(BaseModel):
     def _agree(self) -> "RunSpec":
         if self.reference_steps < self.steps:
             raise ValueError(
-                f"reference_steps ({self.reference_steps}) is less than steps ({self.steps}): a reference trained less than the candidate proves nothing"
+                f"reference_steps ({self.reference_steps}) is less than steps ({self.steps}): "
+                "a reference trained less than the candidate proves nothing"
             )
         if self.keep_ratio < 1 and self.slim_steps == 0:
             raise ValueError("keep_ratio below 1 needs slim_steps above 0, since z is what ranks the neurons")

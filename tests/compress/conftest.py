@@ -10,7 +10,12 @@ def tiny():
     def make(layers: int = 4, hidden: int = 32, width: int = 48, seed: int = 0) -> LlamaModel:
         torch.manual_seed(seed)
         config = LlamaConfig(
-            vocab_size=96, hidden_size=hidden, intermediate_size=width, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2
+            vocab_size=96,
+            hidden_size=hidden,
+            intermediate_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
         )
         return LlamaModel(config).double().eval()
 

@@ -8,7 +8,11 @@ from effir.compress.cut import Cut
 
 @settings(max_examples=80, deadline=None)
 @given(
-    layers=st.integers(1, 6), width=st.sampled_from([64, 96, 200]), ratio=st.floats(0.05, 1.0), multiple=st.sampled_from([1, 16, 64]), seed=st.integers(0, 99)
+    layers=st.integers(1, 6),
+    width=st.sampled_from([64, 96, 200]),
+    ratio=st.floats(0.05, 1.0),
+    multiple=st.sampled_from([1, 16, 64]),
+    seed=st.integers(0, 99),
 )
 def test_widths_are_multiples_and_keep_the_total(layers, width, ratio, multiple, seed):
     random = np.random.default_rng(seed)

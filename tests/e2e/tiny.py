@@ -22,10 +22,10 @@ def text(topic: str, quality: str) -> str:
 
 
 def write_collection(folder: Path, qualities: tuple[str, ...] = QUALITIES) -> Path:
-    """A collection in BEIR layout: a query for each topic and some of the qualities, one relevant document each."""
+    """A collection in BEIR layout: the documents of some of the qualities, and a query for each of them."""
     (folder / "qrels").mkdir(parents=True)
     names = [f"{topic}-{quality}" for topic in TOPICS for quality in qualities]
-    _lines(folder / "corpus.jsonl", [{"_id": name, "title": "", "text": body} for name, body in documents().items()])
+    _lines(folder / "corpus.jsonl", [{"_id": name, "title": "", "text": documents()[name]} for name in names])
     _lines(folder / "queries.jsonl", [{"_id": f"q-{name}", "text": name.replace("-", " ")} for name in names])
     rows = "".join(f"q-{name}\t{name}\t1\n" for name in names)
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows)
@@ -35,7 +35,11 @@ def write_collection(folder: Path, qualities: tuple[str, ...] = QUALITIES) -> Pa
 def write_training(path: Path) -> Path:
     """Training rows {query, pos, neg}: the topic's other documents are the hard negatives."""
     rows = [
-        {"query": f"{quality} {topic}", "pos": [text(topic, quality)], "neg": [text(topic, other) for other in QUALITIES if other != quality]}
+        {
+            "query": f"{quality} {topic}",
+            "pos": [text(topic, quality)],
+            "neg": [text(topic, other) for other in QUALITIES if other != quality],
+        }
         for topic in TOPICS
         for quality in QUALITIES
     ]
@@ -83,7 +87,7 @@ def overrides(folder: Path, **changes: Any) -> dict[str, Any]:
         "keep_ratio": 0.75, "width_multiple": 16, "steps": 4, "reference_steps": 12, "batch": 16, "micro_batch": 8, "learning_rate": 3e-3,
         "warmup_steps": 1, "lora_rank": 4, "lora_alpha": 8.0, "lora_dropout": 0.0, "checkpoint_every": 5, "teacher": "none", "margins": "",
         "regression_weight": 0.0, "test_queries": None, "test_documents": None, "training_examples": None,
-        "shard_documents": 20, "batch_tokens": 1024, "speed_seconds": 1.0, "speed_documents": 8, "margin": 0.9, "margin_mean": 0.9,
+        "shard_documents": 30, "batch_tokens": 1024, "speed_seconds": 1.0, "speed_documents": 8, "margin": 0.9, "margin_mean": 0.9,
         "resamples": 200, "min_query_speedup": 0.0, "min_document_speedup": 0.0, "dtype": "float32", "threads": 1,
     } | changes  # fmt: skip
 

@@ -33,8 +33,8 @@ MEAN = Settings(pooling="mean", append_eos=False, query_template="find: {text}",
 def backbone(family: str, **options: Any) -> Any:
     torch.manual_seed(7)
     config = getattr(transformers, f"{family}Config")(
-        vocab_size=300, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8, intermediate_size=WIDTH,
-        rope_parameters={"rope_type": "default", "rope_theta": 700.0}, **options,
+        vocab_size=300, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        intermediate_size=WIDTH, rope_parameters={"rope_type": "default", "rope_theta": 700.0}, **options,
     )  # fmt: skip
     model = getattr(transformers, f"{family}Model")(config).eval()
     with torch.no_grad():
@@ -106,7 +106,9 @@ def mean() -> Settings:
 def export(tmp_path: Path) -> Callable[..., Exported]:
     """Cut a tiny backbone in memory and write it."""
 
-    def make(family: str = "Llama", cut: str = "everything", settings: Settings = LAST, *, tokenizer: Any = None, dtype: Any = None) -> Exported:
+    def make(
+        family: str = "Llama", cut: str = "everything", settings: Settings = LAST, *, tokenizer: Any = None, dtype: Any = None
+    ) -> Exported:
         model, tokenizer = backbone(family), tokenizer or byte_tokenizer()
         if CUTS[cut] is not None:
             surgery.apply(model, CUTS[cut])

@@ -15,7 +15,7 @@ def test_mlflow_reads_what_was_written(export: Callable[..., Any]) -> None:
     model = Model.load(str(one.folder))
     assert model.flavors["python_function"]["loader_module"] == "mlflow.sentence_transformers"
     assert model.signature.inputs.input_types()[0].name == "string"
-    assert [parameter.name for parameter in model.signature.params.params] == ["prompt_name"]
+    assert [parameter.name for parameter in model.signature.params.params] == ["prompt_name", "task"]
     pins = (one.folder / "requirements.txt").read_text().split()
     assert {pin.split("==")[0] for pin in pins} == {"mlflow", "sentence-transformers", "transformers", "torch"}
     assert not [pin for pin in pins if "+" in pin]
@@ -31,5 +31,7 @@ def test_predict_embeds_documents_unless_told_otherwise(export: Callable[..., An
         warnings.simplefilter("ignore")
         model = mlflow.pyfunc.load_model(str(one.folder))
         np.testing.assert_allclose(model.predict(list(GOLDEN_TEXTS)), golden["document"], atol=1e-6)
-        np.testing.assert_allclose(model.predict(list(GOLDEN_TEXTS), params={"prompt_name": "query"}), golden["query"], atol=1e-6)
+        np.testing.assert_allclose(
+            model.predict(list(GOLDEN_TEXTS), params={"prompt_name": "query", "task": "query"}), golden["query"], atol=1e-6
+        )
         assert model.predict(["one text"]).shape == (1, 32)

@@ -49,9 +49,9 @@ def test_dropped_and_narrowed_equals_zeroed_weights(
 def test_a_stock_class_refuses(export: Callable[..., Any], cut: str, stock: str) -> None:
     family = stock.removesuffix("Model").removesuffix("ForCausalLM")
     one = export(family, cut)
-    with pytest.raises(RuntimeError, match="per-layer attribute|negative dimension"):
+    with pytest.raises(RuntimeError, match=r"per-layer attribute|negative dimension"):
         getattr(transformers, stock).from_pretrained(one.inner)
-    with pytest.raises(RuntimeError, match="per-layer attribute|negative dimension"):
+    with pytest.raises(RuntimeError, match=r"per-layer attribute|negative dimension"):
         getattr(transformers, stock).from_pretrained(one.inner, ignore_mismatched_sizes=True)
 
 
@@ -67,7 +67,7 @@ def test_the_stock_classes_refuse_without_per_layer_config_too(export: Callable[
 def test_auto_classes_refuse(export: Callable[..., Any]) -> None:
     inner = export().inner
     for loader in (transformers.AutoModel, transformers.AutoModelForCausalLM):
-        with pytest.raises(ValueError, match="does not recognize this architecture|trust_remote_code"):
+        with pytest.raises(ValueError, match=r"does not recognize this architecture|trust_remote_code"):
             loader.from_pretrained(inner, trust_remote_code=False)
     with pytest.raises(ValueError, match="Unrecognized configuration class"):
         transformers.AutoModelForCausalLM.from_pretrained(inner, trust_remote_code=True)

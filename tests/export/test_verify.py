@@ -53,8 +53,7 @@ def test_with_a_tokenizer_that_adds_bos_and_pads_on_the_left(export: Callable[..
 def test_texts_that_are_cut_are_cut_alike(export: Callable[..., Any]) -> None:
     """Query and document lengths differ and golden texts are longer than both."""
     short = Settings(pooling="last", query_template="q: {text}", max_query_tokens=8, max_document_tokens=12)
-    found = verify(export(settings=short).folder, tolerance=float("inf"))
-    assert {name for name in found if found[name] <= 1e-6} == EVERY - {"mlflow"}
+    assert max(verify(export(settings=short).folder).values()) <= 1e-6
     same = Settings(pooling="last", query_template="q: {text}", max_query_tokens=9, max_document_tokens=9)
     assert max(verify(export("Mistral", settings=same).folder).values()) <= 1e-6
 
@@ -89,7 +88,7 @@ def test_golden_embeddings_that_are_not_the_models_are_noticed(export: Callable[
     golden["document"][5, 3] += np.float32(3e-4)
     save_file(golden, one.inner / "golden.safetensors")
     sign(one.inner, "golden.safetensors")
-    with pytest.raises(EffirError, match="3.00e-04"):
+    with pytest.raises(EffirError, match=r"3\.00e-04"):
         verify(one.folder)
     assert set(verify(one.folder, tolerance=1e-3)) == EVERY
 

@@ -30,7 +30,8 @@ class Case:
             "document": {"ratio": 1.42, "interval": [1.4, 1.45]},
         }
         self.proof: dict[str, Any] = {
-            "candidate": "cand", "files": dict(FILES), "loaders": {"AutoModel": 1e-7, "SentenceTransformer": 2e-7}, "tolerance": 1e-5, "passed": True,
+            "candidate": "cand", "files": dict(FILES), "tolerance": 1e-5, "passed": True,
+            "loaders": {"AutoModel": 1e-7, "SentenceTransformer": 2e-7},
         }  # fmt: skip
         self.candidate = Candidate("cand", dict(FILES), 1_000_000)
         self.champion: dict[str, Any] | None = None

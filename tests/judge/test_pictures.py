@@ -10,7 +10,7 @@ def dots(picture: str) -> list[float]:
 def test_intervals_stand_where_their_numbers_say():
     picture = ElementTree.fromstring(intervals([("code", -0.5, -1.5, 0.5, 3.0), ("a<b", 1.0, 0.0, 2.0, 4.0)]))
     lines = {kind: [line for line in picture.iter("line") if line.attrib["class"] == kind] for kind in ("interval", "margin", "zero")}
-    first, second = lines["interval"]
+    first, _ = lines["interval"]
     scale = (float(first.attrib["x2"]) - float(first.attrib["x1"])) / 2.0
     zero = float(lines["zero"][0].attrib["x1"])
     assert abs(float(first.attrib["x1"]) - (zero - 1.5 * scale)) < 0.2

@@ -27,16 +27,17 @@ def report(case) -> Report:
     }
     return Report(
         summary={
-            "dag_run_id": "manual__1", "spec_digest": "d" * 64, "verdict": "promoted", "reasons": ["all <9> rules hold"], "quality": quality,
-            "model": {"name": "effir-demo", "version": "4", "aliases": ["champion"]}, "metric": "ndcg_at_10", "report": "s3://effir/report.html",
-            "params": {"reference": 134515008, "candidate": 101000000, "reference_non_embedding": 106203456, "candidate_non_embedding": 72000000},
+            "dag_run_id": "manual__1", "spec_digest": "d" * 64, "verdict": "promoted", "reasons": ["all <9> rules hold"],
+            "quality": quality, "model": {"name": "effir-demo", "version": "4", "aliases": ["champion"]}, "metric": "ndcg_at_10",
+            "report": "s3://effir/report.html",
+            "params": {"reference": 134515008, "candidate": 101000000, "reference_non_embedding": 106203456, "candidate_non_embedding": 7},
             "speedup": {"query": 1.31, "document": 1.42, "query_interval": [1.28, 1.33], "document_interval": [1.4, 1.45]},
             "phases": [{"name": "slim", "state": "success", "cached": True, "seconds": 1.25, "forward_passes": 0}],
         },
         verdict=judge(*case.arguments()).to_json(), overview=overview(metrics()),
         speed={"query": side, "document": side, "protocol": "by turns", "machine": {}},
         spec={"name": "effir-demo", "margin": 0.03, "query_template": "<instruct>{text}"},
-        provenance=[{"name": "candidate", "phase": "finetune", "digest": "e" * 64, "created": "2026-01-01T00:00:00+00:00", "seconds": 12.5}],
+        provenance=[{"name": "candidate", "phase": "finetune", "digest": "e" * 64, "created": "2026-01-01", "seconds": 12.5}],
         environment={"torch": "2.13.0"}, created="2026-01-01 00:00 UTC", training={"reference": [(1, 2.0), (2, 1.0)]},
         images={"Importance": PNG}, links={"Airflow run": "http://127.0.0.1:8080/dags/x", "Folder": "s3://effir/artifacts"},
     )  # fmt: skip

@@ -1,3 +1,5 @@
+import base64
+
 import pytest
 from mlflow.artifacts import download_artifacts
 from mlflow.tracking import MlflowClient
@@ -59,6 +61,7 @@ def test_the_page_is_stored_where_the_summary_says_and_in_mlflow(reported, tmp_p
         "2.13.0",
     ):
         assert shown in page
+    assert base64.b64encode(b"\x89PNG importance").decode() in page
     copy = download_artifacts(f"runs:/{judged.run['mlflow_run_id']}/report.html", dst_path=str(tmp_path))
     with open(copy, encoding="utf-8") as stream:
         assert stream.read() == page

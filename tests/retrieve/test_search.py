@@ -80,6 +80,19 @@ def test_one_shard_and_many_give_identical_results_where_float32_sums_differ(mon
     assert search(queries, query_ids, [(documents[shuffled], [ids[place] for place in shuffled])], 100) == whole
 
 
+def test_equal_scores_are_equal_however_float32_adds_them_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constant query makes every permutation of one document tie exactly; FAISS's float32 sums tell them apart."""
+    monkeypatch.setattr("effir.retrieve.search.SLACK", 1)
+    dice = np.random.default_rng(3)
+    base = unit(dice.standard_normal((1, 64)))[0]
+    documents = np.stack([dice.permutation(base) for _ in range(300)])
+    query = np.full((1, 64), 0.1, np.float16)
+    assert len(np.unique(documents.astype(np.float32) @ query[0].astype(np.float32))) > 1
+    ids = [f"doc{number}" for number in range(300)]
+    for k in (1, 10, 200):
+        assert list(search(query, ["q"], [(documents, ids)], k)["q"]) == sorted(ids)[:k]
+
+
 def test_a_small_block_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     dice = np.random.default_rng(2)
     documents, queries = unit(dice.standard_normal((500, 16))), unit(dice.standard_normal((3, 16)))

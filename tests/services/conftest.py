@@ -57,8 +57,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 
 
 def await_server(process: "subprocess.Popen[bytes]", log: Path, ready: Callable[[], object]) -> None:
-    """Return when `ready` raises no more; fail with the log's end when the process ended or a minute is over."""
-    for _ in range(240):
+    """Return when `ready` raises no more; fail with the log's end when the process ended or three minutes are over."""
+    for _ in range(720):
         assert process.poll() is None, log.read_text()[-2000:]
         try:
             ready()

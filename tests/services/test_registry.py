@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def published(store: Store, folder: Path, digest: str) -> tuple[str, str]:
     """An artifact that looks like an exported model: (folder URI, manifest URI)."""
     (folder / "model").mkdir(parents=True)
     (folder / "MLmodel").write_text("flavors: {}\n")
-    (folder / "model" / "config.json").write_text('{"digest": "%s"}' % digest)
+    (folder / "model" / "config.json").write_text(json.dumps({"digest": digest}))
     manifest = Manifest(phase="finetune", digest=digest, key={}, files={}, numbers={}, seconds=1, forward_passes=0, created="now")
     store.publish(manifest, folder)
     uri = store.artifact("finetune", digest)
@@ -77,10 +78,17 @@ def test_a_child_run_a_phase_with_every_step(client, name):
 @pytest.mark.parametrize(("error", "status"), [(BadInput("no"), "FAILED"), (RuntimeError("no"), "FAILED"), (Stopped("later"), "KILLED")])
 def test_a_phase_that_fails_says_so_and_keeps_its_numbers(client, name, error, status):
     run = begun(name)
-    with pytest.raises(type(error)), registry.phase_run(run, "slim", {}) as tracker:
-        tracker.metric("loss", 0.5)
-        raise error
-    child = client.get_run(tracker.run_id)
+    trackers = []
+
+    def phase() -> None:
+        with registry.phase_run(run, "slim", {}) as tracker:
+            trackers.append(tracker)
+            tracker.metric("loss", 0.5)
+            raise error
+
+    with pytest.raises(type(error)):
+        phase()
+    child = client.get_run(trackers[0].run_id)
     assert (child.info.status, child.data.metrics["loss"]) == (status, 0.5)
 
 
@@ -146,9 +154,8 @@ def test_there_is_a_champion_at_every_moment(client, name, store, tmp_path):
     assert dict(client.get_registered_model(name).aliases) == {"champion": "2", "previous": "1"}
     registry.challenger(name, "3")
     assert registry.by_alias(name, "challenger")["digest"] == "c" * 64
-    assert registry.champion(name) == {
-        "version": "2", "source": store.artifact("finetune", "b" * 64), "manifest": f"{store.artifact('finetune', 'b' * 64)}/{MANIFEST}", "digest": "b" * 64,
-    }  # fmt: skip
+    source = store.artifact("finetune", "b" * 64)
+    assert registry.champion(name) == {"version": "2", "source": source, "manifest": f"{source}/{MANIFEST}", "digest": "b" * 64}
     assert registry.aliases(name, "2") == ["champion"]
 
 
@@ -158,7 +165,7 @@ def test_a_registered_model_comes_back_as_the_folder_that_loads(name, store, tmp
     by_alias = registry.download_model(f"models:/{name}@champion", tmp_path / "x")
     by_version = registry.download_model(f"models:/{name}/1", tmp_path / "y")
     assert by_alias == tmp_path / "x" / "model"
-    assert (by_version / "config.json").read_text() == (by_alias / "config.json").read_text() == '{"digest": "%s"}' % ("a" * 64)
+    assert (by_version / "config.json").read_text() == (by_alias / "config.json").read_text() == json.dumps({"digest": "a" * 64})
 
 
 def test_a_damaged_registered_model_is_refused(name, store, tmp_path):

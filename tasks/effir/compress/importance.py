@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from effir.compress.surgery import layers_of
 
@@ -46,7 +46,7 @@ class _Sums:
 
 
 def measure(
-    model: nn.Module,
+    model: Any,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     progress: Callable[[int], None] | None = None,
 ) -> Importance:
@@ -62,7 +62,7 @@ def measure(
     state: dict[str, torch.Tensor] = {}
     found: dict[tuple[str, int], torch.Tensor] = {}
 
-    def watch(index: int, layer: nn.Module) -> list:
+    def watch(index: int, layer: Any) -> list:
         def before(_module, args, kwargs):
             state["x"] = args[0] if args else kwargs["hidden_states"]
 

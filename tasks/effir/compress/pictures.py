@@ -18,7 +18,12 @@ def layer_scores(found: Importance, path: Path) -> None:
     layers = np.arange(len(found.mean["mlp"]))
     for kind, colour in (("attention", ORANGE), ("mlp", BLUE)):
         axes.errorbar(layers, found.mean[kind], yerr=found.error[kind], color=colour, marker="o", markersize=3, linewidth=1, label=kind)
-    axes.set(xlabel="layer", ylabel="S = 1 − cos(x, x + F(x))", yscale="log", title=f"Importance over {found.tokens:,} tokens of calibration text")
+    axes.set(
+        xlabel="layer",
+        ylabel="S = 1 − cos(x, x + F(x))",
+        yscale="log",
+        title=f"Importance over {found.tokens:,} tokens of calibration text",
+    )
     axes.legend(frameon=False)
     _save(figure, path)
 

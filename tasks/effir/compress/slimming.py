@@ -1,7 +1,8 @@
 """Self-slimming (Eq. 7-8): one learnable scale z per MLP neuron of the kept MLPs, everything else frozen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from effir.compress.surgery import has_mlp, layers_of
 
 
-def new_scales(model: nn.Module) -> dict[int, nn.Parameter]:
+def new_scales(model: Any) -> dict[int, nn.Parameter]:
     """z for every kept MLP: layer → ones of shape (width,), float32."""
     device = next(model.parameters()).device
     return {
@@ -22,7 +23,7 @@ def new_scales(model: nn.Module) -> dict[int, nn.Parameter]:
 
 
 @contextmanager
-def scaled(model: nn.Module, scales: dict[int, torch.Tensor]) -> Iterator[None]:
+def scaled(model: Any, scales: Mapping[int, torch.Tensor]) -> Iterator[None]:
     """Within this context the input of each down_proj is multiplied by ReLU(z) (Eq. 7)."""
     layers = layers_of(model)
 
@@ -37,7 +38,7 @@ def scaled(model: nn.Module, scales: dict[int, torch.Tensor]) -> Iterator[None]:
             one.remove()
 
 
-def penalty(scales: dict[int, torch.Tensor], beta: float) -> torch.Tensor:
+def penalty(scales: Mapping[int, torch.Tensor], beta: float) -> torch.Tensor:
     """Relaxed l0 norm of ReLU(z), a sum over all neurons of all kept MLPs: sigmoid(beta |x|) (A.1)."""
     return sum((torch.sigmoid(beta * torch.relu(z).abs()).sum() for z in scales.values()), torch.zeros(()))
 

@@ -19,7 +19,7 @@ SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def layers_of(model: nn.Module) -> nn.ModuleList:
+def layers_of(model: Any) -> Any:
     """The decoder layers of a backbone. Raises BadInput for an architecture that is not supported."""
     kind = str(model.config.model_type).removeprefix("effir_")
     if kind not in SUPPORTED:
@@ -27,34 +27,34 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
     return model.layers
 
 
-def has_attention(layer: nn.Module) -> bool:
+def has_attention(layer: Any) -> bool:
     """Whether the layer still has its attention."""
     return not isinstance(layer.self_attn, NoAttention)
 
 
-def has_mlp(layer: nn.Module) -> bool:
+def has_mlp(layer: Any) -> bool:
     """Whether the layer still has its MLP."""
     return not isinstance(layer.mlp, NoMLP)
 
 
-def widths(model: nn.Module) -> list[int]:
+def widths(model: Any) -> list[int]:
     """MLP width of every layer; 0 where the MLP was dropped."""
     return [layer.mlp.down_proj.in_features if has_mlp(layer) else 0 for layer in layers_of(model)]
 
 
-def parameters(model: nn.Module) -> tuple[int, int]:
+def parameters(model: Any) -> tuple[int, int]:
     """(all parameters, those outside the input embeddings)."""
     total = sum(one.numel() for one in model.parameters())
     return total, total - sum(one.numel() for one in model.get_input_embeddings().parameters())
 
 
-def skeleton(config: Any) -> nn.Module:
+def skeleton(config: Any) -> Any:
     """A backbone of this configuration without weights (on the meta device): to count, not to compute."""
     with torch.device("meta"):
         return AutoModel.from_config(config)
 
 
-def apply(model: nn.Module, cut: Cut) -> nn.Module:
+def apply(model: Any, cut: Cut) -> Any:
     """Cut a model in place and return it; a layer without sub-layers disappears and the later ones move up.
 
     Raises BadInput if the cut was made for another depth or names absent neurons.
@@ -68,7 +68,7 @@ def apply(model: nn.Module, cut: Cut) -> nn.Module:
     return model
 
 
-def drop(model: nn.Module, cut: Cut) -> nn.Module:
+def drop(model: Any, cut: Cut) -> Any:
     """Only drop the sub-layers, in place; every layer keeps its number."""
     layers = layers_of(model)
     if len(layers) != cut.layers:
@@ -82,7 +82,7 @@ def drop(model: nn.Module, cut: Cut) -> nn.Module:
     return model
 
 
-def narrow(mlp: nn.Module, kept: np.ndarray) -> None:
+def narrow(mlp: Any, kept: np.ndarray) -> None:
     """Physically keep the neurons `kept` (sorted, shape (width,)): rows of gate and up, columns of down (Eq. 6)."""
     wide = mlp.down_proj.in_features
     if len(kept) and (kept.min() < 0 or kept.max() >= wide):
@@ -100,7 +100,7 @@ def narrow(mlp: nn.Module, kept: np.ndarray) -> None:
     mlp.intermediate_size = len(kept)
 
 
-def remove_empty(model: nn.Module) -> None:
+def remove_empty(model: Any) -> None:
     """Take out layers that lost both sub-layers and number the others anew."""
     layers = layers_of(model)
     kept = [index for index, layer in enumerate(layers) if has_attention(layer) or has_mlp(layer)]

@@ -82,7 +82,7 @@ def load_encoder(folder: Path, dtype: Any = None, device: str = "cpu") -> Encode
 def _kind(place: Path) -> str:
     try:
         return str(json.loads((place / "config.json").read_text())["model_type"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise BadInput(f"{place / 'config.json'} names no model_type: this is not a Hugging Face model") from None
 
 

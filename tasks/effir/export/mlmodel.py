@@ -27,7 +27,8 @@ def installed(packages: tuple[str, ...]) -> dict[str, str]:
 def write_mlmodel(folder: Path, width: int, data: str = "model") -> None:
     """Write MLmodel, requirements.txt, python_env.yaml and conda.yaml; `data` is the model's folder, `width` the vectors' length.
 
-    predict(texts) embeds documents; predict(texts, params={"prompt_name": "query"}) embeds queries.
+    predict(texts) embeds documents; predict(texts, params={"prompt_name": "query", "task": "query"}) embeds queries:
+    the one chooses the template, the other the length at which texts are cut.
     """
     versions = installed(PACKAGES)
     pins = [f"{name}=={version}" for name, version in versions.items()]
@@ -35,7 +36,7 @@ def write_mlmodel(folder: Path, width: int, data: str = "model") -> None:
     signature = {
         "inputs": [{"type": "string", "required": True}],
         "outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, width]}}],
-        "params": [{"name": "prompt_name", "type": "string", "default": "document", "shape": None}],
+        "params": [{"name": name, "type": "string", "default": "document", "shape": None} for name in ("prompt_name", "task")],
     }
     flavor = {
         "loader_module": "mlflow.sentence_transformers",

@@ -137,7 +137,7 @@ def _by_mlflow(inner: Path, about: dict[str, Any], device: str) -> Vectors:
     import mlflow
 
     model = mlflow.pyfunc.load_model(str(inner.parent))
-    return {kind: model.predict(about["texts"], params={"prompt_name": kind}) for kind in ("query", "document")}
+    return {kind: model.predict(about["texts"], params={"prompt_name": kind, "task": kind}) for kind in ("query", "document")}
 
 
 LOADERS: dict[str, Callable[..., Vectors]] = {

@@ -86,7 +86,7 @@ def _reloads(proof: Mapping[str, Any], candidate: Candidate) -> Rule:
     Each difference has its own tolerance (`tolerances`, otherwise `tolerance`); value and bound are those of the one nearest to failing.
     """
     found, files = proof.get("loaders") or {}, proof.get("files") or {}
-    allowed = {name: (proof.get("tolerances") or {}).get(name, proof.get("tolerance")) for name in found}
+    allowed: dict[str, Any] = {name: (proof.get("tolerances") or {}).get(name, proof.get("tolerance")) for name in found}
     beyond = {name: gap for name, gap in found.items() if not _finite(gap) or not _finite(allowed[name]) or gap > allowed[name]}
     changed = sorted(path for path, digest in files.items() if candidate.files.get(path) != digest)
     unproven = sorted(path for path in candidate.files if path.startswith("model/") and path not in files)

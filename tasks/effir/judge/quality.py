@@ -89,7 +89,7 @@ def complete(scores: Table, limits: Limits) -> list[Rule]:
     missing = [f"the {model} {problem} on {name}" for (model, name), problem in checked.items() if problem]
     found = len(limits.collections) * len(models) - len(missing)
     text = "; ".join(missing) if missing else f"reference and candidate have scores on all of {', '.join(limits.collections)}"
-    rules = [Rule("complete", not missing, text, found, len(limits.collections) * len(models))]
+    rules = [Rule("complete", not missing and found > 0, text, found, len(limits.collections) * len(models))]
     for name in limits.collections:
         given = scores.get("candidate", {}).get(name)
         clusters = len(set(given.clusters)) if given else 0
@@ -149,7 +149,7 @@ def not_inferior(before: str, scores: Table, limits: Limits) -> list[Rule]:
             continue
         samples.append(sample)
         rules.append(_bounded(before, sample, margin, name, _means(scores, name, before, "candidate"), limits))
-    if len(samples) == len(limits.collections):
+    if samples and len(samples) == len(limits.collections):
         both = [_means(scores, name, before, "candidate") for name in limits.collections]
         means = (float(np.mean([pair[0] for pair in both])), float(np.mean([pair[1] for pair in both])))
         rules.append(_bounded(before, mean_over_collections(samples, limits.seed), limits.margin_mean, None, means, limits))

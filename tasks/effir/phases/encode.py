@@ -31,7 +31,9 @@ def run(job: Job) -> dict[str, Any]:
         if not np.isfinite(vectors).all():
             from effir.errors import EffirError
 
-            raise EffirError(f"{job.arguments['model']} gives vectors that are not finite on {name}: it is broken, or {job.spec.dtype} is too narrow for it")
+            raise EffirError(
+                f"{job.arguments['model']} gives vectors that are not finite on {name}: the model is broken, or {job.spec.dtype} too narrow"
+            )
         np.save(job.out / f"{label}.npy", vectors.astype(np.float16), allow_pickle=False)
         (job.out / f"{label}_ids.json").write_text(json.dumps(names))
     return {"documents": len(ids), "queries": len(collection.queries) if shard == 0 else 0}

@@ -91,7 +91,10 @@ def _compute(
 
     began = time.monotonic()
     run = call.get("run", {})
-    with tempfile.TemporaryDirectory(prefix=f"effir-{name}-") as scratch, registry.phase_run(run, name, call.get("arguments", {})) as tracker:
+    with (
+        tempfile.TemporaryDirectory(prefix=f"effir-{name}-") as scratch,
+        registry.phase_run(run, name, call.get("arguments", {})) as tracker,
+    ):
         job = Job(
             phase=name, digest=digest, spec=spec, inputs=call.get("inputs", {}), arguments=call.get("arguments", {}), run=run,
             store=store, out=Path(scratch) / "out", scratch=Path(scratch), tracker=tracker,
@@ -103,10 +106,18 @@ def _compute(
             if isinstance(value, int | float) and not isinstance(value, bool):
                 job.metric(label, value)
         manifest = Manifest(
-            phase=name, digest=digest, key=key, files={}, parts=job.parts, numbers=numbers, output=job.output, seconds=round(time.monotonic() - began, 3),
-            forward_passes=job.forward_passes, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            phase=name,
+            digest=digest,
+            key=key,
+            files={},
+            parts=job.parts,
+            numbers=numbers,
+            output=job.output,
+            seconds=round(time.monotonic() - began, 3),
+            forward_passes=job.forward_passes,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             mlflow_run_id=tracker.run_id if tracker else None,
-        )  # fmt: skip
+        )
         manifest = store.publish(manifest, job.out)
         for act in job.afterwards:
             act()

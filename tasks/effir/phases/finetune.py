@@ -6,9 +6,10 @@ from typing import Any
 from effir.phases.job import Job
 
 FIELDS = (
-    "steps", "reference_steps", "batch", "micro_batch", "learning_rate", "warmup_steps", "temperature", "lora_rank", "lora_alpha", "lora_dropout",
-    "weight_decay", "checkpoint_every", "teacher_temperature", "kl_weight", "regression_weight", "hard_negatives", "pooling", "query_template",
-    "document_template", "max_query_tokens", "max_document_tokens", "max_training_tokens", "batch_tokens", "dtype", "seed",
+    "steps", "reference_steps", "batch", "micro_batch", "learning_rate", "warmup_steps", "temperature", "lora_rank", "lora_alpha",
+    "lora_dropout", "weight_decay", "checkpoint_every", "teacher_temperature", "kl_weight", "regression_weight", "hard_negatives",
+    "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens", "max_training_tokens",
+    "batch_tokens", "dtype", "seed",
 )  # fmt: skip
 
 
@@ -71,7 +72,11 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, flo
             job.metric(name, value, number)
 
     schedule = Schedule(
-        steps, spec.learning_rate, min(spec.warmup_steps, steps // 2), weight_decay=spec.weight_decay, checkpoint_every=spec.checkpoint_every
+        steps,
+        spec.learning_rate,
+        min(spec.warmup_steps, steps // 2),
+        weight_decay=spec.weight_decay,
+        checkpoint_every=spec.checkpoint_every,
     )
     checkpoints = StoredCheckpoints(job)
     ready(spec)

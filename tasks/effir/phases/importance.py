@@ -15,9 +15,9 @@ def run(job: Job) -> dict[str, Any]:
 
     from effir.compress import importance, variants
     from effir.compress.calibration import pack
+    from effir.compress.pictures import layer_scores
     from effir.export.loading import load_backbone, load_tokenizer
     from effir.phases.compute import dtype_of, ready
-    from effir.compress.pictures import layer_scores
 
     device = ready(job.spec)
     base = job.folder("base")

@@ -29,7 +29,7 @@ def run(job: Job) -> dict[str, Any]:
     full = [config.intermediate_size] * cut.layers
     left = [0 if layer in cut.drop_mlp else len(cut.neurons.get(layer, range(full[layer]))) for layer in range(cut.layers)]
     layer_widths(full, left, cut.drop_attention, job.out / "widths.png")
-    job.say(f"{before[0] / 1e6:.1f} M parameters become {after[0] / 1e6:.1f} M ({1 - after[1] / before[1]:.1%} of those outside the embeddings go)")
+    job.say(f"{before[0] / 1e6:.1f} M parameters become {after[0] / 1e6:.1f}M; {1 - after[1] / before[1]:.1%} of the non-embedding ones go")
     return {
         "parameters": after[0],
         "parameters_non_embedding": after[1],

@@ -6,8 +6,9 @@ from typing import Any
 from effir.phases.job import Job
 
 FIELDS = (
-    "slim_steps", "slim_batch", "slim_seeds", "slim_learning_rate", "slim_lambda", "slim_beta", "hard_negatives", "micro_batch", "batch_tokens",
-    "temperature", "pooling", "query_template", "document_template", "max_query_tokens", "max_training_tokens", "dtype", "checkpoint_every", "seed",
+    "slim_steps", "slim_batch", "slim_seeds", "slim_learning_rate", "slim_lambda", "slim_beta", "hard_negatives", "micro_batch",
+    "batch_tokens", "temperature", "pooling", "query_template", "document_template", "max_query_tokens", "max_training_tokens",
+    "dtype", "checkpoint_every", "seed",
 )  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def run(job: Job) -> dict[str, Any]:
     found = [_learn(job, encoder, training, spec.seed + offset, stopping) for offset in range(spec.slim_seeds if spec.slim_steps else 1)]
     job.forward_passes = encoder.forward_passes
     save_file({str(layer): z for layer, z in found[0].items()}, job.out / "z.safetensors")
-    figures = slimming.summary(found[0]) if found[0] else {}
+    figures: dict[str, float | None] = dict(slimming.summary(found[0])) if found[0] else {}
     figures["rank_agreement"] = slimming.rank_agreement(found[0], found[1]) if len(found) > 1 and found[0] else None
     (job.out / "slim.json").write_text(json.dumps(figures, indent=1))
     job.say("z: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if value is not None))
@@ -58,7 +59,12 @@ def _learn(job: Job, encoder: Any, training: Any, seed: int, stopping: Any) -> d
     if spec.slim_steps and scales:
         plan = plans.lay_out(training, spec.slim_batch, spec.slim_steps, spec.hard_negatives, seed)
         step = Contrastive(
-            encoder, plans.tokenise(encoder, training, plan), plan, Weights(spec.temperature), micro_batch=spec.micro_batch, batch_tokens=spec.batch_tokens
+            encoder,
+            plans.tokenise(encoder, training, plan),
+            plan,
+            Weights(spec.temperature),
+            micro_batch=spec.micro_batch,
+            batch_tokens=spec.batch_tokens,
         )
 
         def step_loss(number: int) -> dict[str, float]:

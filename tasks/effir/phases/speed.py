@@ -59,18 +59,19 @@ def _load(job: Job, name: str, device: str) -> "Encoder":
 
 
 def _choose(job: Job, kind: str) -> list[str]:
-    """A seeded choice of real texts, the same number of each collection as far as it has them."""
+    """A seeded choice of speed_documents real texts, as evenly over the collections as those allow."""
     from effir.retrieve.collections import document_text, load_folder
 
-    uris = job.inputs.get("collections") or []
-    if not uris:
+    collections = [load_folder(job.folder_at(uri)) for uri in job.inputs.get("collections") or []]
+    if not collections:
         raise BadInput("phase speed needs the input 'collections', a list of manifest URIs")
+    texts = [
+        list(one.queries.values()) if kind == "query" else [document_text(text) for text in one.corpus.values()] for one in collections
+    ]
     chosen: list[str] = []
-    for left, uri in zip(range(len(uris), 0, -1), uris, strict=True):
-        collection = load_folder(job.folder_at(uri))
-        texts = list(collection.queries.values()) if kind == "query" else [document_text(one) for one in collection.corpus.values()]
-        count = min(len(texts), -(-(job.spec.speed_documents - len(chosen)) // left))
-        chosen += random.Random(job.spec.seed).sample(texts, count)
+    for left, given in zip(range(len(texts), 0, -1), sorted(texts, key=len), strict=True):
+        count = min(len(given), -(-(job.spec.speed_documents - len(chosen)) // left))
+        chosen += random.Random(job.spec.seed).sample(given, count)
     return chosen
 
 

@@ -94,12 +94,15 @@ def _gap(job: Job, encoder: "Encoder", folder: Path, what: str, texts: dict[str,
 
 @contextmanager
 def counted(job: Job) -> Iterator[None]:
-    """Add every call of an exported model within to the job's forward passes, whichever library makes it."""
+    """Add every call of a backbone within to the job's forward passes, whichever library makes it.
+
+    Counted at the embedding, which runs once a pass: Sentence-Transformers calls `forward` directly, where no hook of the model's sees it.
+    """
+    from torch import nn
     from torch.nn.modules.module import register_module_forward_pre_hook
 
     def count(module: Any, _: Any) -> None:
-        name = type(module).__name__
-        job.forward_passes += name.startswith("Effir") and name.endswith("Model")
+        job.forward_passes += isinstance(module, nn.Embedding)
 
     handle = register_module_forward_pre_hook(count)
     try:

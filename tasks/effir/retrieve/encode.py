@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from effir.retrieve.settings import Settings
 
@@ -19,7 +18,7 @@ class Encoder:
     forward_passes counts calls of the model.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, settings: Settings, device: str = "cpu") -> None:
+    def __init__(self, model: Any, tokenizer: Any, settings: Settings, device: str = "cpu") -> None:
         self.model = model.to(device)
         self.tokenizer = tokenizer
         self.settings = settings

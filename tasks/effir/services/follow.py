@@ -30,7 +30,7 @@ class Task:
     eta: float | None = None
     figure: str = ""
     result: dict[str, Any] | None = None
-    told: float = 0.0
+    told: float = field(default_factory=time.monotonic)
 
     def line(self) -> str:
         """State, elapsed time, time left and the figure that matters."""
@@ -126,9 +126,8 @@ class Follower:
         with suppress(EffirError):
             told = self.store.get_json(f"{self.store.root}/runs/{self.run_id}/progress/{name}.json")
             task.eta, task.figure = told["eta"], told["figure"]
-        if task.seconds > POLL_SECONDS:
-            task.told = time.monotonic()
-            self.say(task.line())
+        task.told = time.monotonic()
+        self.say(task.line())
 
 
 def run(settings: dict[str, str], profile: str, overrides: dict[str, Any], say: Callable[[str], None]) -> Outcome:

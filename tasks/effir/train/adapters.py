@@ -10,14 +10,20 @@ from torch import nn
 from effir.compress.surgery import PROJECTIONS
 
 
-def attach(model: nn.Module, rank: int, alpha: float, dropout: float) -> tuple[Any, Mapping[str, nn.Parameter]]:
+def attach(model: Any, rank: int, alpha: float, dropout: float) -> tuple[Any, Mapping[str, nn.Parameter]]:
     """Put adapters on a frozen backbone: (peft model, name → trainable parameter in float32)."""
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(PROJECTIONS), bias="none")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_dropout=dropout,
+        target_modules=list(PROJECTIONS),
+        bias="none",
+    )
     adapted = get_peft_model(model, config)
     return adapted, {name: value for name, value in adapted.named_parameters() if value.requires_grad}
 
 
-def merge(adapted: Any) -> nn.Module:
+def merge(adapted: Any) -> Any:
     """The backbone with the adapters added into its weights; sums are formed in float32 and rounded once."""
     with torch.no_grad():
         for module in adapted.modules():

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from effir.retrieve.encode import Encoder
-from effir.train.losses import Batch, Weights, total
 from effir.train.loop import Parts, cached_gradient
+from effir.train.losses import Batch, Weights, total
 from effir.train.plan import Group, Targets, Texts
 
 
@@ -61,7 +61,10 @@ class Contrastive:
             blocked[row] = np.isin(keys, list(relevant))
         own = torch.arange(len(columns)).view(len(groups), size)
         return Batch(
-            own.to(device), torch.from_numpy(blocked).to(device), self._teacher(groups, size, device), *self._targets(groups, columns, device)
+            own.to(device),
+            torch.from_numpy(blocked).to(device),
+            self._teacher(groups, size, device),
+            *self._targets(groups, columns, device),
         )
 
     def _teacher(self, groups: Sequence[Group], size: int, device: str) -> torch.Tensor | None:

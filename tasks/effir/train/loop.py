@@ -59,7 +59,9 @@ class Watch:
     def look(self, step: int, parts: Parts) -> None:
         """Raises EffirError if the loss is not finite, or if training has collapsed."""
         if not math.isfinite(parts["loss"]):
-            raise EffirError(f"training stopped at step {step}: the loss is {parts['loss']}; lower learning_rate or check the teacher's scores")
+            raise EffirError(
+                f"training stopped at step {step}: the loss is {parts['loss']}; lower learning_rate or check the teacher's scores"
+            )
         if "accuracy" not in parts:
             return
         self.accuracy.append(parts["accuracy"] - 2 * parts.get("chance", 0.0))
@@ -138,6 +140,7 @@ def cached_gradient(
     leaves = [torch.cat(column).detach().requires_grad_() for column in zip(*vectors, strict=True)]
     loss, parts = loss_of(*leaves)
     loss.backward()
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
     starts = [0] * len(leaves)
     for chunk, state in zip(chunks, states, strict=True):
         _restore(state)
@@ -145,7 +148,7 @@ def cached_gradient(
         surrogate = torch.zeros((), dtype=leaves[0].dtype, device=leaves[0].device)
         for column, vector in enumerate(again):
             rows = slice(starts[column], starts[column] + len(vector))
-            surrogate = surrogate + (vector * leaves[column].grad[rows]).sum()
+            surrogate = surrogate + (vector * gradients[column][rows]).sum()
             starts[column] += len(vector)
         surrogate.backward()
     return parts

@@ -1,5 +1,6 @@
 """What a training will see, laid out beforehand: the groups of every step, their texts tokenised once, their targets."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,15 +48,31 @@ def lay_out(training: TrainingSet, batch: int, steps: int, hard_negatives: int, 
     Raises BadInput if there are fewer examples than a batch needs.
     """
     if len(training.examples) < batch:
-        raise BadInput(f"training data has {len(training.examples)} queries, fewer than one batch of {batch}: lower batch or give more data")
+        raise BadInput(
+            f"training data has {len(training.examples)} queries, fewer than one batch of {batch}: lower batch or give more data"
+        )
     plan = []
     for step in range(steps):
         groups = []
         for choice in batch_at(training.examples, batch, step, hard_negatives, seed):
             example = training.examples[choice.example]
-            groups.append(Group(example.query_id, (choice.positive, *choice.negatives), frozenset(example.positives)))
+            negatives = _filled(
+                choice.negatives, hard_negatives, example.positives, list(training.corpus), f"{seed}:{step}:{example.query_id}"
+            )
+            groups.append(Group(example.query_id, (choice.positive, *negatives), frozenset(example.positives)))
         plan.append(groups)
     return plan
+
+
+def _filled(negatives: Sequence[str], count: int, positives: Sequence[str], corpus: Sequence[str], seed: str) -> list[str]:
+    """A query with too few hard negatives gets other documents of the corpus, so that all groups have one size."""
+    found = list(negatives)
+    dice = random.Random(seed)
+    others = dice.sample(corpus, min(len(corpus), count - len(found) + len(positives) + len(found))) if len(found) < count else []
+    found += [one for one in others if one not in positives and one not in found][: count - len(found)]
+    if len(found) < count:
+        raise BadInput(f"the training corpus has too few documents for {count} hard negatives a query: lower hard_negatives")
+    return found
 
 
 def tokenise(encoder: Encoder, training: TrainingSet, plan: Sequence[Sequence[Group]]) -> Texts:

@@ -47,7 +47,9 @@ def _from_data(training: TrainingSet) -> Scores:
     scores: Scores = {}
     for example in training.examples:
         if example.positive_scores is None or (example.negatives and example.negative_scores is None):
-            raise BadInput(f"teacher is data, but training query {example.query_id} has no scores: add pos_scores and neg_scores or name another teacher")
+            raise BadInput(
+                f"teacher is data, but training query {example.query_id} has no scores: add pos_scores, neg_scores or name a teacher"
+            )
         named = [*example.positives, *example.negatives]
         scores[example.query_id] = dict(zip(named, [*example.positive_scores, *(example.negative_scores or [])], strict=True))
     return scores
@@ -59,7 +61,9 @@ def _bi_encoder(training: TrainingSet, device: str, progress: Callable[[int, int
     texts = [example.query for example in training.examples] + [training.text(one) for one in documents]
     vectors = []
     for start in range(0, len(texts), SCORED):
-        vectors.append(model.encode(texts[start : start + SCORED], normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False))
+        vectors.append(
+            model.encode(texts[start : start + SCORED], normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False)
+        )
         if progress:
             progress(min(start + SCORED, len(texts)), len(texts))
     found = torch.cat(vectors).float().cpu()
@@ -77,7 +81,9 @@ def _cross_encoder(training: TrainingSet, name: str, device: str, progress: Call
     try:
         model: Any = CrossEncoder(name, device=device)
     except (OSError, ValueError) as error:
-        raise BadInput(f"the teacher {name!r} cannot be loaded ({str(error).splitlines()[0]}): give a local folder, or teacher=minilm, data or none") from None
+        raise BadInput(
+            f"the teacher {name!r} cannot be loaded ({str(error).splitlines()[0]}): give a local folder, or teacher=minilm, data or none"
+        ) from None
     pairs = [(example, one) for example in training.examples for one in (*example.positives, *example.negatives)]
     scores: Scores = {}
     passes = 0

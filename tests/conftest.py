@@ -1,0 +1,134 @@
+"""Real services for tests: `s3` and `store` (SeaweedFS alone), `stack` (S3, MLflow and Airflow), started once a session."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effir.services import local, programs
+from effir.services.airflow import Airflow
+from effir.services.store import Store
+
+DEPLOYMENTS = [
+    {"name": "every_minute", "profile": "demo", "cron": "* * * * *", "overrides": {"name": "scheduled", "base_model": "absent"}},
+    {"name": "on_data", "profile": "demo", "assets": ["effir/training-data"], "overrides": {"name": "asset", "base_model": "absent"}},
+]
+
+
+def free_block(start: int = 23_000) -> dict[str, int]:
+    """A free block of ports, as the embedded stack lays them out."""
+    for base in range(start + os.getpid() % 300 * 10, 32_000, 10):
+        ports = {name: base + offset for offset, name in enumerate(programs.PORTS)}
+        if all(map(is_free, [*ports.values(), *(ports[name] + programs.TWIN_DISTANCE for name in programs.TWINS)])):
+            return ports
+    raise AssertionError("no free ports")
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on this loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What ends the session's stack comes last."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real S3 server on loopback; the environment that reaches it."""
+    folder = tmp_path_factory.mktemp("s3")
+    layout = programs.Layout(folder, folder, free_block(), {"s3_key": "test", "s3_secret": "test-secret", "airflow_password": ""})
+    settings = {
+        name: value for name, value in programs.client_environment(layout).items() if name.startswith(("AWS_", "EFFIR_STORE", "NO_"))
+    }
+    with (folder / "weed.log").open("w") as log:
+        process = subprocess.Popen(programs.commands(layout)["s3"], env=os.environ | settings, stdout=log, stderr=log)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            eventually(lambda: process.poll() is None and Store().exists("s3://effir/x") is False, seconds=60)
+        yield settings
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def s3(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment reaches a real S3 server during the test."""
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture
+def store(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
+    """An empty store of the test's own."""
+    monkeypatch.setenv("EFFIR_STORE", f"s3://effir/{tmp_path.name}-{time.time_ns()}")
+    return Store()
+
+
+@dataclass
+class Stack:
+    """The running embedded stack."""
+
+    home: Path
+    settings: dict[str, str]
+    airflow: Airflow
+
+
+@pytest.fixture(scope="session")
+def stack_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a whole embedded stack that runs for the session."""
+    home = tmp_path_factory.mktemp("stack")
+    (home / "deployments.json").write_text(json.dumps(DEPLOYMENTS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFIR_HOME", str(home))
+        patch.setenv("EFFIR_DEPLOYMENTS", str(home / "deployments.json"))
+        patch.delenv("EFFIR_PORT_BASE", raising=False)
+        local.up()
+        try:
+            yield home
+        finally:
+            patch.setenv("EFFIR_HOME", str(home))
+            local.down()
+
+
+@pytest.fixture
+def stack(stack_home: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """The whole embedded stack; the environment reaches it during the test."""
+    monkeypatch.setenv("EFFIR_HOME", str(stack_home))
+    settings = local.client_environment()
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    return Stack(stack_home, settings, Airflow(settings["EFFIR_AIRFLOW_URL"], "admin", settings["EFFIR_AIRFLOW_PASSWORD"]))
+
+
+def eventually(check: Callable[[], Any], seconds: float = 60, every: float = 0.25) -> Any:
+    """What `check` returns once that is true; fails when it was not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    problem: Exception | None = None
+    while time.monotonic() < deadline:
+        try:
+            if found := check():
+                return found
+        except Exception as error:
+            problem = error
+        time.sleep(every)
+    raise AssertionError(f"nothing came of it within {seconds} s") from problem
+
+
+@pytest.fixture(name="eventually", scope="session")
+def _eventually() -> Callable[..., Any]:
+    return eventually

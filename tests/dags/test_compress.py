@@ -1,0 +1,101 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMPUTING = {
+    "prepare", "teacher", "importance", "depth", "slim", "narrow", "finetune_reference", "finetune_candidate",
+    "encode", "evaluate", "speed", "verify", "gate",
+}  # fmt: skip
+OTHERS = {"begin", "encode_calls", "promote", "announce", "report"}
+TELL = """
+def told(task):
+    return {
+        "pool": task.pool, "retries": task.retries, "doc": task.doc_md, "upstream": sorted(task.upstream_task_ids),
+        "outlets": [one.name for one in task.outlets], "inlets": [one.name for one in task.inlets],
+    }
+
+dags = {
+    name: {
+        "tasks": {task.task_id: told(task) for task in dag.tasks}, "doc": dag.doc_md, "tags": sorted(dag.tags), "catchup": dag.catchup,
+        "max_active_runs": dag.max_active_runs, "params": {one: dag.params[one] for one in dag.params},
+        "schedule": str(getattr(dag.timetable, "expression", None) or getattr(dag.timetable, "asset_condition", None)),
+    }
+    for name, dag in bag.dags.items()
+}
+print(json.dumps({"seconds": seconds, "errors": bag.import_errors, "dags": dags, "modules": sorted({one.partition(".")[0] for one in sys.modules})}))
+"""
+
+
+@pytest.fixture(scope="module")
+def parsed(parse_dags: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("deployments") / "deployments.json"
+    entries = [
+        {"name": "nightly", "profile": "demo", "cron": "0 3 * * *", "overrides": {"lora_rank": 8}},
+        {"name": "on_data", "profile": "demo", "assets": ["effir/training-data", "effir/base-model"]},
+    ]
+    path.write_text(json.dumps(entries))
+    return parse_dags(TELL, EFFIR_DEPLOYMENTS=str(path))
+
+
+def test_parses_in_under_a_second_without_torch(parsed: dict[str, Any]) -> None:
+    assert parsed["errors"] == {}
+    assert parsed["seconds"] < 1
+    assert not {"torch", "mlflow", "effir", "transformers"} & set(parsed["modules"])
+
+
+def test_every_task_has_retries_a_doc_and_a_pool_where_it_computes(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["effir_compress"]["tasks"]
+    assert set(tasks) == COMPUTING | OTHERS
+    for name, task in tasks.items():
+        assert task["retries"] == 2, name
+        assert task["doc"] and task["doc"].endswith("."), name
+        assert task["pool"] == ("compute" if name in COMPUTING else "default_pool"), name
+
+
+def test_the_dag_says_what_it_is(parsed: dict[str, Any]) -> None:
+    dag = parsed["dags"]["effir_compress"]
+    assert "verdict" in dag["doc"] and dag["tags"] == ["effir"]
+    assert dag["catchup"] is False and dag["max_active_runs"] == 1
+    assert dag["params"]["profile"] == "demo"
+    assert all(value is None for name, value in dag["params"].items() if name != "profile")
+
+
+def test_assets(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["effir_compress"]["tasks"]
+    assert {name: task["outlets"] for name, task in tasks.items() if task["outlets"]} == {
+        "finetune_candidate": ["effir/candidate"],
+        "announce": ["effir/champion"],
+    }
+    assert tasks["prepare"]["inlets"] == ["effir/training-data", "effir/base-model"]
+
+
+def test_deployments_make_scheduled_dags(parsed: dict[str, Any]) -> None:
+    assert set(parsed["dags"]) == {"effir_compress", "effir_compress_nightly", "effir_compress_on_data"}
+    assert parsed["dags"]["effir_compress_nightly"]["schedule"] == "0 3 * * *"
+    assert parsed["dags"]["effir_compress_nightly"]["params"]["lora_rank"] == 8
+    assert "effir/training-data" in parsed["dags"]["effir_compress_on_data"]["schedule"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"name": "x", "profile": "absent", "cron": "@daily"}, "absent"),
+        ({"name": "x", "profile": "demo", "cron": "@daily", "overrides": {"lora_rnak": 8}}, "lora_rnak"),
+        ({"name": "x", "profile": "demo", "cron": "@daily", "overrides": {"lora_rank": 0}}, "lora_rank"),
+        ({"name": "x", "profile": "demo", "cron": "never"}, "never"),
+    ],
+)
+def test_a_wrong_deployment_is_an_import_error(parse_dags: Callable[..., Any], tmp_path: Path, entry: dict[str, Any], reason: str) -> None:
+    path = tmp_path / "deployments.json"
+    path.write_text(json.dumps([entry]))
+    script = "print(json.dumps(list(bag.import_errors.values())))"
+    (error,) = parse_dags(script, EFFIR_DEPLOYMENTS=str(path))
+    assert reason in error
+
+
+def test_an_unknown_runner_is_an_import_error(parse_dags: Callable[..., Any]) -> None:
+    (error,) = parse_dags("print(json.dumps(list(bag.import_errors.values())))", EFFIR_RUNNER="donkey")
+    assert "EFFIR_RUNNER is 'donkey': choose one of process" in error
