@@ -6,6 +6,8 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 READY := .venv/.ready
 BIN := .venv/bin
+# Python's compiled modules are worth keeping: every phase is a process of its own.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test lint format test-gpu lock clean
 

@@ -24,8 +24,8 @@ LABEL = "{{ task.arguments['model'] }} · {{ task.arguments['collection'] }} · 
 
 
 def asset(name: str) -> Asset:
-    """An asset by its name, such as effir/champion."""
-    return Asset(name=name, uri=f"s3://{name}", group="effir")
+    """An asset by its name, such as effir/champion; an s3:// address here would load boto3 at every parse."""
+    return Asset(name=name, group="effir")
 
 
 CANDIDATE, CHAMPION = asset("effir/candidate"), asset("effir/champion")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from effir.services import local, programs
 from effir.services.airflow import Airflow
@@ -77,6 +78,31 @@ def store(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     """An empty store of the test's own."""
     monkeypatch.setenv("EFFIR_STORE", f"s3://effir/{tmp_path.name}-{time.time_ns()}")
     return Store()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(s3_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real MLflow server beside the S3 server; the environment that reaches it."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    layout = programs.Layout(folder, folder, free_block(), {"s3_key": "", "s3_secret": "", "airflow_password": ""})
+    settings = {"MLFLOW_TRACKING_URI": layout.url("mlflow"), "MLFLOW_S3_ENDPOINT_URL": s3_server["AWS_ENDPOINT_URL_S3"]}
+    environment = os.environ | s3_server | settings | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "mlflow.log").open("w") as log:
+        process = subprocess.Popen(programs.commands(layout)["mlflow"], env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        eventually(lambda: requests.get(f"{layout.url('mlflow')}/health", timeout=2).ok, seconds=180)
+        yield settings
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def mlflow(mlflow_server: dict[str, str], store: Store, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The environment reaches a real MLflow server, and `store`, during the test; its address."""
+    for name, value in mlflow_server.items():
+        monkeypatch.setenv(name, value)
+    return mlflow_server["MLFLOW_TRACKING_URI"]
 
 
 @dataclass

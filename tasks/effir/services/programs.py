@@ -14,6 +14,7 @@ BUCKETS = ("effir", "mlflow")
 REGION = "us-east-1"
 SETTINGS = ("AIRFLOW", "MLFLOW_", "AWS_", "EFFIR_")
 KEPT = ("AWS_CA_BUNDLE", "EFFIR_DATA", "EFFIR_DEPLOYMENTS", "EFFIR_DAGS", "EFFIR_RUNNER", "EFFIR_COMMAND")
+DROPPED = ("PYTHONDONTWRITEBYTECODE",)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def client_environment(layout: Layout) -> dict[str, str]:
 
 def environment(layout: Layout, dags: Path) -> dict[str, str]:
     """The environment of every program of the stack; EFFIR_STACK in it marks them as ours."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS) or name in KEPT}
+    inherited = {name: value for name, value in os.environ.items() if name in KEPT or not (name.startswith(SETTINGS) or name in DROPPED)}
     marks = {"EFFIR_STACK": str(layout.folder), "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = {"EFFIR_COMMAND": os.environ.get("EFFIR_COMMAND", shlex.join([sys.executable, "-m", "effir.cli"]))}
     mlflow = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -1,0 +1,202 @@
+"""The computing phases one after another on a tiny model, through the real store, the way a container runs them."""
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from effir.compress.cut import Cut
+from effir.errors import BadInput
+from effir.manifest import MANIFEST
+from effir.phases.execute import execute
+from effir.services.store import Store
+
+TINY = Path(__file__).parents[1] / "e2e" / "tiny.py"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The maker of tiny models and collections."""
+    spec = importlib.util.spec_from_file_location("tiny", TINY)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Chain:
+    """Executes phases with one spec; remembers their manifests."""
+
+    def __init__(self, store: Store, spec: dict, name: str) -> None:
+        self.store, self.spec, self.name = store, spec, name
+        self.uris: dict[str, str] = {}
+
+    def call(self, phase: str, inputs: dict, arguments: dict | None = None, label: str | None = None) -> tuple[str, str]:
+        base = f"{self.store.root}/runs/{self.name}"
+        uri = f"{base}/calls/{label or phase}.json"
+        self.store.put_json(uri, {"run": {"id": self.name}, "spec": self.spec, "inputs": inputs, "arguments": arguments or {}})
+        return uri, f"{base}/results/{label or phase}.json"
+
+    def run(self, phase: str, inputs: dict, arguments: dict | None = None, label: str | None = None) -> dict:
+        result = execute(phase, *self.call(phase, inputs, arguments, label))
+        self.uris[label or phase] = result["manifest"]
+        return result
+
+    def cut(self) -> None:
+        """Everything up to the cut."""
+        prepared = self.run("prepare", {})
+        self.uris |= prepared["parts"]
+        self.run("teacher", {"training": self.uris["training"]})
+        self.run("importance", {"base": self.uris["base"], "calibration": self.uris["calibration"]})
+        self.run("depth", {"base": self.uris["base"], "importance": self.uris["importance"]})
+        self.run("slim", {one: self.uris[one] for one in ("base", "depth", "training")})
+        self.run("narrow", {one: self.uris[one] for one in ("base", "depth", "slim")})
+
+    def lesson(self) -> dict:
+        return {one: self.uris[one] for one in ("base", "training", "teacher")}
+
+    def file(self, label: str, name: str, folder: Path) -> Path:
+        """One file of an artifact, downloaded."""
+        uri = self.uris[label]
+        files = self.store.get_json(uri)["files"]
+        from effir.manifest import File
+
+        self.store.download(uri.removesuffix(f"/{MANIFEST}"), {name: File(**files[name])}, folder)
+        return folder / name
+
+
+@pytest.fixture
+def chain(s3_store: Store, tiny, tmp_path: Path):
+    """Makes a chain over tiny data; keyword arguments change the spec."""
+    tiny.write_model(tmp_path / "model")
+    tiny.write_collection(tmp_path / "things")
+    tiny.write_training(tmp_path / "train.jsonl")
+    (tmp_path / "text.txt").write_text("\n\n".join(tiny.documents().values()))
+    spec = {
+        "base_model": str(tmp_path / "model"), "training_data": str(tmp_path / "train.jsonl"), "collections": str(tmp_path / "things"),
+        "calibration_text": str(tmp_path / "text.txt"), "calibration_samples": 8, "calibration_tokens": 32, "pooling": "mean",
+        "query_template": "{text}", "hard_negatives": 2, "variant": "1M1A", "slim_steps": 4, "slim_batch": 4, "keep_ratio": 0.5, "width_multiple": 8,
+        "steps": 8, "reference_steps": 8, "batch": 8, "warmup_steps": 2, "checkpoint_every": 2, "teacher": "none", "regression_weight": 1.0,
+        "max_query_tokens": 16, "max_document_tokens": 32, "max_training_tokens": 32, "dtype": "float32", "threads": 1, "shard_documents": 20,
+        "learning_rate": 0.01, "lora_rank": 4, "lora_dropout": 0.1,
+    }  # fmt: skip
+    return lambda **changes: Chain(s3_store, spec | changes, f"run{abs(hash(str(changes)))}")
+
+
+def test_from_a_model_to_vectors(chain, tmp_path):
+    one = chain()
+    one.cut()
+    depth, cut = (Cut.load(one.file(label, "cut.json", tmp_path / label).parent if one.file(label, "cut.safetensors", tmp_path / label) else None)
+                  for label in ("depth", "narrow"))  # fmt: skip
+    assert len(depth.drop_mlp) == len(depth.drop_attention) == 1
+    scales = load_file(one.file("slim", "z.safetensors", tmp_path / "slim"))
+    assert sorted(int(layer) for layer in scales) == [layer for layer in range(4) if layer not in depth.drop_mlp]
+    assert all(z.dtype == np.float32 for z in scales.values())
+    figures = json.loads(one.file("slim", "slim.json", tmp_path / "slim").read_text())
+    assert figures["z_movement"] > 1e-3
+    assert -1 <= figures["rank_agreement"] <= 1
+    full = sum(len(z) for z in scales.values())
+    left = sum(len(cut.neurons.get(layer, range(len(scales[str(layer)])))) for layer in range(4) if layer not in cut.drop_mlp)
+    assert abs(left - full / 2) <= 8
+
+    reference = one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
+    heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"]}
+    candidate = one.run("finetune", heal, {"model": "candidate"}, "candidate")
+    assert candidate["numbers"]["parameters"] < reference["numbers"]["parameters"]
+    assert candidate["forward_passes"] > reference["forward_passes"] > 0
+    assert not list(one.store.list(f"{one.store.root}/checkpoints"))
+    losses = [step["loss"] for step in json.loads(one.file("reference", "training.json", tmp_path / "r").read_text())["history"]]
+    assert len(losses) == 8
+    assert losses[-1] < losses[0]
+
+    for shard in range(3):
+        inputs = {"model": one.uris["candidate"], "collection": one.uris["things"]}
+        one.run("encode", inputs, {"model": "candidate", "collection": "things", "shard": shard}, f"shard{shard}")
+    shapes = [np.load(one.file(f"shard{shard}", "corpus.npy", tmp_path / f"s{shard}")).shape[0] for shard in range(3)]
+    assert shapes == [20, 20, 10]
+    again = one.run("encode", inputs, {"model": "candidate", "collection": "things", "shard": 2}, "again")
+    assert again["cached"]
+    assert again["forward_passes"] == 0
+
+
+def test_changing_the_keep_ratio_redoes_only_what_follows(chain):
+    first = chain()
+    first.cut()
+    second = chain(keep_ratio=0.75)
+    cached = {}
+    second.uris |= second.run("prepare", {})["parts"]
+    cached["importance"] = second.run("importance", {"base": second.uris["base"], "calibration": second.uris["calibration"]})["cached"]
+    cached["depth"] = second.run("depth", {"base": second.uris["base"], "importance": second.uris["importance"]})["cached"]
+    cached["slim"] = second.run("slim", {key: second.uris[key] for key in ("base", "depth", "training")})["cached"]
+    cached["narrow"] = second.run("narrow", {key: second.uris[key] for key in ("base", "depth", "slim")})["cached"]
+    assert cached == {"importance": True, "depth": True, "slim": True, "narrow": False}
+
+
+def test_kill_9_at_a_random_step_then_retry_gives_bit_equal_weights(chain, tmp_path):
+    straight = chain()
+    straight.cut()
+    straight.run("finetune", straight.lesson(), {"model": "reference"}, "reference")
+    expected = straight.file("reference", "model/model.safetensors", tmp_path / "straight").read_bytes()
+    artifact = straight.uris["reference"].removesuffix(f"/{MANIFEST}")
+    straight.store.delete(uri for uri, _ in list(straight.store.list(artifact)))
+
+    call, result = straight.call("finetune", straight.lesson(), {"model": "reference"}, "reference")
+    command = [sys.executable, "-m", "effir.cli", "phase", "finetune", "--spec", call, "--result", result]
+    checkpoint = random.Random(os.getpid()).randint(1, 3)
+    process = subprocess.Popen(command, start_new_session=True)
+    prefix = f"{straight.store.root}/checkpoints"
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if len({uri.rsplit("/", 2)[1] for uri, _ in straight.store.list(prefix) if uri.endswith(MANIFEST)}) >= min(checkpoint, 2):
+            break
+        time.sleep(0.01)
+    assert process.poll() is None, "the phase ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not straight.store.exists(f"{artifact}/{MANIFEST}")
+    assert [uri for uri, _ in straight.store.list(prefix)]
+
+    retried = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert retried.returncode == 0, retried.stderr
+    assert "resuming after step" in retried.stdout
+    assert straight.file("reference", "model/model.safetensors", tmp_path / "again").read_bytes() == expected
+    assert not list(straight.store.list(prefix))
+
+
+def test_terminating_a_training_leaves_a_checkpoint_and_exit_code_75(chain):
+    one = chain(reference_steps=4000, checkpoint_every=2000)
+    one.cut()
+    call, result = one.call("finetune", one.lesson(), {"model": "reference"}, "reference")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "effir.cli", "phase", "finetune", "--spec", call, "--result", result],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("finetune: "):
+            process.send_signal(signal.SIGTERM)
+            break
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 75, output
+    assert "a retry goes on from there" in output
+    assert [uri for uri, _ in one.store.list(f"{one.store.root}/checkpoints") if uri.endswith(MANIFEST)]
+    assert not one.store.exists(result)
+
+
+def test_more_layers_than_there_are(chain):
+    one = chain(variant="5M")
+    with pytest.raises(BadInput, match="drops 5 sub-layers, but the model has only 4 layers"):
+        one.run("prepare", {})
+
+
+def test_a_teacher_in_the_data_that_is_not_there(chain):
+    one = chain(teacher="data")
+    with pytest.raises(BadInput, match="scores"):
+        one.cut()
