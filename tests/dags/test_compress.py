@@ -85,7 +85,7 @@ def test_deployments_make_scheduled_dags(parsed: dict[str, Any]) -> None:
         ({"name": "x", "profile": "absent", "cron": "@daily"}, "absent"),
         ({"name": "x", "profile": "demo", "cron": "@daily", "overrides": {"lora_rnak": 8}}, "lora_rnak"),
         ({"name": "x", "profile": "demo", "cron": "@daily", "overrides": {"lora_rank": 0}}, "lora_rank"),
-        ({"name": "x", "profile": "demo", "cron": "never"}, "never"),
+        ({"name": "x", "profile": "demo", "cron": "never"}, "columns"),
     ],
 )
 def test_a_wrong_deployment_is_an_import_error(parse_dags: Callable[..., Any], tmp_path: Path, entry: dict[str, Any], reason: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
@@ -224,16 +225,11 @@ def plain_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        code = str(error.response["Error"].get("Code", ""))
-        if code in {"404", "NoSuchKey", "NotFound"}:
-            raise _Absent(f"{uri} does not exist") from None
-        if code in {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}:
-            raise _Taken(f"{uri} exists already") from None
-        if code in {"403", "401", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "Forbidden"}:
-            raise BadInput(f"S3 refused {uri} with {code}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from None
-        if code == "NoSuchBucket":
-            raise BadInput(f"the bucket of {uri} does not exist: create it or set EFFIR_STORE") from None
-        raise EffirError(f"S3 failed on {uri}: {code}") from None
+        raise _plain(uri, error) from None
+    except S3UploadFailedError as error:
+        if not isinstance(error.__context__, ClientError):
+            raise EffirError(f"S3 failed on {uri}: {error}") from None
+        raise _plain(uri, error.__context__) from None
     except NoCredentialsError:
         raise BadInput(
             "no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`effir env` prints the embedded stack's)"
@@ -247,3 +243,16 @@ def plain_errors(uri: str) -> Iterator[None]:
         if error.errno == 28:
             raise EffirError(f"the disk is full while copying {uri}: free some space and run again") from None
         raise
+
+
+def _plain(uri: str, error: ClientError) -> EffirError:
+    code = str(error.response["Error"].get("Code", ""))
+    if code in {"404", "NoSuchKey", "NotFound"}:
+        return _Absent(f"{uri} does not exist")
+    if code in {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}:
+        return _Taken(f"{uri} exists already")
+    if code in {"403", "401", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "Forbidden"}:
+        return BadInput(f"S3 refused {uri} with {code}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if code == "NoSuchBucket":
+        return BadInput(f"the bucket of {uri} does not exist: create it or set EFFIR_STORE")
+    return EffirError(f"S3 failed on {uri}: {code}")
