@@ -50,7 +50,10 @@ class RunSpec(BaseModel):
 
     # Data
     training_data: str = field(
-        "beir:msmarco", "Data", "stdlib-code, beir:NAME, a folder or s3:// prefix in BEIR layout, or a JSON-lines file.", min_length=1
+        "beir:msmarco",
+        "Data",
+        "stdlib-code, beir:NAME, a folder or s3:// prefix in BEIR layout, or a JSON-lines file; several with commas.",
+        min_length=1,
     )
     training_examples: int | None = field(None, "Data", "Use at most this many training queries (seeded choice).", ge=2)
     hard_negatives: int = field(7, "Data", "Hard negatives per training query, mined by BM25 where the data has none.", ge=0, le=64)
@@ -176,6 +179,10 @@ class RunSpec(BaseModel):
     def collection_sources(self) -> list[str]:
         """The test collections as written, in order."""
         return [part.strip() for part in self.collections.split(",") if part.strip()]
+
+    def training_sources(self) -> list[str]:
+        """The training data as written, in order."""
+        return [part.strip() for part in self.training_data.split(",") if part.strip()]
 
     def collection_names(self) -> list[str]:
         """Their short names: beir:scifact, /data/scifact/ and s3://b/scifact are all `scifact`."""

@@ -25,7 +25,8 @@ dags = {
     }
     for name, dag in bag.dags.items()
 }
-print(json.dumps({"seconds": seconds, "errors": bag.import_errors, "dags": dags, "modules": sorted({one.partition(".")[0] for one in sys.modules})}))
+modules = sorted({one.partition(".")[0] for one in sys.modules})
+print(json.dumps({"seconds": seconds, "errors": bag.import_errors, "dags": dags, "modules": modules}))
 """
 
 

@@ -86,7 +86,7 @@ def chain(s3_store: Store, tiny, tmp_path: Path):
         "query_template": "{text}", "hard_negatives": 2, "variant": "1M1A", "slim_steps": 4, "slim_batch": 4, "keep_ratio": 0.5, "width_multiple": 8,
         "steps": 8, "reference_steps": 8, "batch": 8, "warmup_steps": 2, "checkpoint_every": 2, "teacher": "none", "regression_weight": 1.0,
         "max_query_tokens": 16, "max_document_tokens": 32, "max_training_tokens": 32, "dtype": "float32", "threads": 1, "shard_documents": 20,
-        "learning_rate": 0.01, "lora_rank": 4, "lora_dropout": 0.1,
+        "learning_rate": 0.002, "lora_rank": 4, "lora_dropout": 0.1,
     }  # fmt: skip
     return lambda **changes: Chain(s3_store, spec | changes, f"run{abs(hash(str(changes)))}")
 
@@ -115,7 +115,7 @@ def test_from_a_model_to_vectors(chain, tmp_path):
     assert not list(one.store.list(f"{one.store.root}/checkpoints"))
     losses = [step["loss"] for step in json.loads(one.file("reference", "training.json", tmp_path / "r").read_text())["history"]]
     assert len(losses) == 8
-    assert losses[-1] < losses[0]
+    assert sum(losses[-3:]) < sum(losses[:3])
 
     for shard in range(3):
         inputs = {"model": one.uris["candidate"], "collection": one.uris["things"]}

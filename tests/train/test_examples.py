@@ -6,7 +6,20 @@ import pytest
 
 from effir.errors import BadInput
 from effir.retrieve.collections import Collection, Document, read_corpus, save_folder
-from effir.train.examples import Example, TrainingSet, batch_at, batches, from_beir, from_collection, from_jsonl, load, mine, sample, save
+from effir.train.examples import (
+    Example,
+    TrainingSet,
+    batch_at,
+    batches,
+    from_beir,
+    from_collection,
+    from_jsonl,
+    join,
+    load,
+    mine,
+    sample,
+    save,
+)
 
 DATA = os.environ.get("EFFIR_DATA")
 
@@ -189,3 +202,14 @@ def test_real_files_are_read() -> None:
     assert len(from_jsonl(folder / "train" / "wikiqa_train.jsonl").examples) == 857
     by_id = from_jsonl(folder / "train" / "scifact_train_bm25neg.ids.jsonl", read_corpus(folder / "scifact" / "corpus.jsonl"))
     assert len(by_id.examples) == len(from_beir(folder / "scifact").examples) == 809
+
+
+def test_joined_sets_keep_their_ids_apart():
+    first = TrainingSet([Example("q", "one", ["d"], ["e"])], {"d": Document("", "a"), "e": Document("", "b")}, "first")
+    second = TrainingSet([Example("q", "two", ["d"])], {"d": Document("", "c")}, "second")
+    both = join([first, second])
+    assert [example.query_id for example in both.examples] == ["0:q", "1:q"]
+    assert [both.text(example.positives[0]) for example in both.examples] == ["a", "c"]
+    assert both.examples[0].negatives == ["0:e"]
+    assert both.name == "first, second"
+    assert join([first]) is first

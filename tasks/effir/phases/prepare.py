@@ -19,7 +19,7 @@ def fingerprint(spec: RunSpec) -> dict[str, Any]:
     from effir.services import registry
     from effir.services.store import Store
 
-    named = [spec.base_model, spec.training_data, spec.calibration_text, *spec.collection_sources()]
+    named = [spec.base_model, *spec.training_sources(), spec.calibration_text, *spec.collection_sources()]
     outside = sources.fingerprint(named)
     for source in named:
         if source.startswith("s3://"):
@@ -77,10 +77,11 @@ def _collection(job: Job, name: str, source: str) -> tuple[Path, dict[str, Any],
 
 def _training(job: Job, tests: dict[str, list[str]]) -> tuple[Path, int]:
     from effir.sources import training_set
-    from effir.train.examples import mine, sample, save
+    from effir.train.examples import join, mine, sample, save
 
     spec = job.spec
-    training = sample(training_set(_local(job, spec.training_data), job.scratch), spec.training_examples, spec.seed)
+    found = join([training_set(_local(job, source), job.scratch) for source in spec.training_sources()])
+    training = sample(found, spec.training_examples, spec.seed)
     if spec.teacher == "data" and any(example.positive_scores is None for example in training.examples):
         raise BadInput(
             f"teacher is data, but rows of {spec.training_data} have no scores: give pos_scores and neg_scores or another teacher"

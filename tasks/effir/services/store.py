@@ -33,7 +33,7 @@ class Store:
     def __init__(self, root: str | None = None) -> None:
         self.root = (root or os.environ.get("EFFIR_STORE", "s3://effir")).rstrip("/")
         retries = {"max_attempts": 5, "mode": "standard"}
-        self.client = boto3.client("s3", config=Config(retries=retries, connect_timeout=5, read_timeout=120))
+        self.client = boto3.session.Session().client("s3", config=Config(retries=retries, connect_timeout=5, read_timeout=120))
 
     def artifact(self, phase: str, digest: str) -> str:
         """URI of an artifact's folder."""
@@ -49,8 +49,9 @@ class Store:
 
     def get_json(self, uri: str) -> Any:
         """An object read as JSON. Raises BadInput if there is none or it is not JSON."""
+        body = self.get_bytes(uri)
         try:
-            return json.loads(self.get_bytes(uri))
+            return json.loads(body)
         except ValueError:
             raise BadInput(f"{uri} is not valid JSON") from None
 

@@ -135,6 +135,20 @@ def mine(training: TrainingSet, count: int, seed: int) -> TrainingSet:
     return replace(training, examples=examples)
 
 
+def join(sets: Sequence[TrainingSet]) -> TrainingSet:
+    """Several training sets as one; with more than one, ids get the set's position in front so that they cannot clash."""
+    if len(sets) == 1:
+        return sets[0]
+    examples, corpus = [], {}
+    for position, one in enumerate(sets):
+        corpus |= {f"{position}:{key}": document for key, document in one.corpus.items()}
+        for example in one.examples:
+            positives, negatives = ([f"{position}:{key}" for key in keys] for keys in (example.positives, example.negatives))
+            examples.append(replace(example, query_id=f"{position}:{example.query_id}", positives=positives, negatives=negatives))
+    name, source, licence = (", ".join(getattr(one, part) for one in sets) for part in ("name", "source", "licence"))
+    return TrainingSet(examples, corpus, name, source, licence)
+
+
 def sample(training: TrainingSet, count: int | None, seed: int) -> TrainingSet:
     """Keep at most `count` examples, a seeded choice in the original order."""
     if count is None or count >= len(training.examples):
