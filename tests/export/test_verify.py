@@ -11,7 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from effir.errors import BadInput, EffirError
 from effir.export import verify as verifying
-from effir.export.verify import ROUNDED, TOLERANCE, differences, tolerances, verify
+from effir.export.loading import load_encoder
+from effir.export.verify import TOLERANCE, differences, verify
+from effir.export.writer import GOLDEN_TEXTS
 from effir.manifest import sha256_of
 from effir.retrieve.settings import Settings
 
@@ -58,12 +60,13 @@ def test_texts_that_are_cut_are_cut_alike(export: Callable[..., Any]) -> None:
     assert max(verify(export("Mistral", settings=same).folder).values()) <= 1e-6
 
 
-def test_shorter_weights_are_compared_in_float32_but_by_mlflow(export: Callable[..., Any]) -> None:
+def test_shorter_weights_are_compared_in_float32_and_mlflow_in_their_own_type(export: Callable[..., Any]) -> None:
     one = export(dtype=torch.bfloat16)
-    assert tolerances(one.folder) == {"effir": TOLERANCE, "transformers": TOLERANCE, "sentence-transformers": TOLERANCE, "mlflow": ROUNDED}
     found = verify(one.folder)
-    assert max(found[name] for name in EVERY - {"mlflow"}) <= 1e-6
-    assert 0 < found["mlflow"] <= ROUNDED
+    assert set(found) == EVERY
+    assert max(found.values()) <= 1e-6
+    rounded = load_encoder(one.folder).encode(GOLDEN_TEXTS, "document")
+    assert verifying.largest_gap(rounded, load_file(one.inner / "golden.safetensors")["document"]) > 1e-4
 
 
 def test_the_inner_folder_alone_is_verified_without_mlflow(export: Callable[..., Any], tmp_path: Path) -> None:
@@ -141,6 +144,11 @@ def test_a_loader_that_fails_is_named(export: Callable[..., Any], monkeypatch: p
     sign(one.inner, "1_Pooling/config.json")
     with pytest.raises(EffirError, match="cannot be loaded by sentence-transformers"):
         verify(one.folder)
+
+
+def test_largest_distance() -> None:
+    assert verifying.largest_distance(np.array([[0.0, 0.0], [3.0, 4.0]]), np.zeros((2, 2))) == 5.0
+    assert verifying.largest_distance(np.ones((2, 2)), np.ones((3, 2))) == float("inf")
 
 
 def test_largest_gap() -> None:

@@ -83,10 +83,10 @@ def chain(s3_store: Store, tiny, tmp_path: Path):
     spec = {
         "base_model": str(tmp_path / "model"), "training_data": str(tmp_path / "train.jsonl"), "collections": str(tmp_path / "things"),
         "calibration_text": str(tmp_path / "text.txt"), "calibration_samples": 8, "calibration_tokens": 32, "pooling": "mean",
-        "query_template": "{text}", "hard_negatives": 2, "variant": "1M1A", "slim_steps": 4, "slim_batch": 4, "keep_ratio": 0.5, "width_multiple": 8,
-        "steps": 8, "reference_steps": 8, "batch": 8, "warmup_steps": 2, "checkpoint_every": 2, "teacher": "none", "regression_weight": 1.0,
-        "max_query_tokens": 16, "max_document_tokens": 32, "max_training_tokens": 32, "dtype": "float32", "threads": 1, "shard_documents": 20,
-        "learning_rate": 0.002, "lora_rank": 4, "lora_dropout": 0.1,
+        "query_template": "{text}", "hard_negatives": 2, "variant": "1M1A", "slim_steps": 4, "slim_batch": 4, "keep_ratio": 0.5,
+        "width_multiple": 8, "steps": 8, "reference_steps": 8, "batch": 8, "warmup_steps": 2, "checkpoint_every": 2, "teacher": "none",
+        "regression_weight": 1.0, "max_query_tokens": 16, "max_document_tokens": 32, "max_training_tokens": 32, "dtype": "float32",
+        "threads": 1, "shard_documents": 20, "learning_rate": 0.002, "lora_rank": 4, "lora_dropout": 0.1,
     }  # fmt: skip
     return lambda **changes: Chain(s3_store, spec | changes, f"run{abs(hash(str(changes)))}")
 
@@ -94,8 +94,10 @@ def chain(s3_store: Store, tiny, tmp_path: Path):
 def test_from_a_model_to_vectors(chain, tmp_path):
     one = chain()
     one.cut()
-    depth, cut = (Cut.load(one.file(label, "cut.json", tmp_path / label).parent if one.file(label, "cut.safetensors", tmp_path / label) else None)
-                  for label in ("depth", "narrow"))  # fmt: skip
+    for label in ("depth", "narrow"):
+        for name in ("cut.json", "cut.safetensors"):
+            one.file(label, name, tmp_path / label)
+    depth, cut = Cut.load(tmp_path / "depth"), Cut.load(tmp_path / "narrow")
     assert len(depth.drop_mlp) == len(depth.drop_attention) == 1
     scales = load_file(one.file("slim", "z.safetensors", tmp_path / "slim"))
     assert sorted(int(layer) for layer in scales) == [layer for layer in range(4) if layer not in depth.drop_mlp]

@@ -85,7 +85,7 @@ def measure(
     try:
         with torch.inference_mode():
             for done, (ids, mask) in enumerate(batches, 1):
-                model(input_ids=ids, attention_mask=mask, use_cache=False)
+                model(input_ids=ids, attention_mask=None if bool(mask.all()) else mask, use_cache=False)
                 _add(sums, found, mask)
                 found.clear()
                 if progress:

@@ -139,7 +139,8 @@ def join(sets: Sequence[TrainingSet]) -> TrainingSet:
     """Several training sets as one; with more than one, ids get the set's position in front so that they cannot clash."""
     if len(sets) == 1:
         return sets[0]
-    examples, corpus = [], {}
+    examples: list[Example] = []
+    corpus: dict[str, Document] = {}
     for position, one in enumerate(sets):
         corpus |= {f"{position}:{key}": document for key, document in one.corpus.items()}
         for example in one.examples:
