@@ -5,12 +5,15 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -105,6 +108,34 @@ def mlflow(mlflow_server: dict[str, str], store: Store, monkeypatch: pytest.Monk
     return mlflow_server["MLFLOW_TRACKING_URI"]
 
 
+@contextmanager
+def listening(folder: Path) -> Iterator[set[tuple[str, int]]]:
+    """Every (address, port) that processes of the stack in this folder listen on meanwhile."""
+    seen: set[tuple[str, int]] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(1):
+            ours: dict[int | None, bool] = {}
+            for one in psutil.net_connections("tcp"):
+                if one.status == psutil.CONN_LISTEN and ours.setdefault(one.pid, _of_stack(one.pid, folder)):
+                    seen.add((one.laddr.ip, one.laddr.port))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _of_stack(pid: int | None, folder: Path) -> bool:
+    with suppress(psutil.Error):
+        return psutil.Process(pid).environ().get("EFFIR_STACK") == str(folder)
+    return False
+
+
 @dataclass
 class Stack:
     """The running embedded stack."""
@@ -123,7 +154,9 @@ def stack_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("EFFIR_HOME", str(home))
         patch.setenv("EFFIR_DEPLOYMENTS", str(home / "deployments.json"))
         patch.delenv("EFFIR_PORT_BASE", raising=False)
-        local.up()
+        with listening(home / "stack") as seen:
+            local.up()
+        (home / "listened.json").write_text(json.dumps(sorted(seen)))
         try:
             yield home
         finally:

@@ -154,8 +154,8 @@ class RunSpec(BaseModel):
     @field_validator("query_template", "document_template")
     @classmethod
     def _has_place(cls, value: str) -> str:
-        if value.count("{text}") != 1:
-            raise ValueError("must contain {text} exactly once")
+        if value.count("{text}") != 1 or not value.endswith("{text}"):
+            raise ValueError("must contain {text} exactly once and end with it: Sentence-Transformers knows prefixes only")
         return value
 
     @model_validator(mode="after")

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,45 +35,43 @@ def test_changed_code_is_refused_and_never_run(export: Callable[..., Any], tmp_p
     assert not ran.exists()
 
 
-def test_every_way_to_name_other_code_is_refused(export: Callable[..., Any]) -> None:
-    def added(inner: Path) -> None:
-        (inner / "1_Pooling" / "helper.py").write_text("")
+def described(inner: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = inner.parent / "MLmodel"
+    flavors = yaml.safe_load(path.read_text())
+    change(flavors["flavors"])
+    path.write_text(yaml.safe_dump(flavors))
 
-    def elsewhere(inner: Path) -> None:
-        update(inner / "config.json", auto_map={"AutoModel": "someone/repository--modeling.Model"})
 
-    def tokenizer(inner: Path) -> None:
-        update(inner / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization.Tokenizer", None]})
+def extra_module(inner: Path) -> None:
+    path = inner / "modules.json"
+    path.write_text(json.dumps([*json.loads(path.read_text()), {"idx": 3, "name": "3", "path": "", "type": "os.system"}]))
 
-    def module(inner: Path) -> None:
-        path = inner / "modules.json"
-        path.write_text(json.dumps([*json.loads(path.read_text()), {"idx": 3, "name": "3", "path": "", "type": "os.system"}]))
 
-    def loader(inner: Path) -> None:
-        path = inner.parent / "MLmodel"
-        described = yaml.safe_load(path.read_text())
-        described["flavors"]["python_function"]["loader_module"] = "elsewhere"
-        path.write_text(yaml.safe_dump(described))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda inner: (inner / "1_Pooling" / "helper.py").write_text(""),
+        lambda inner: update(inner / "config.json", auto_map={"AutoModel": "someone/repository--modeling.Model"}),
+        lambda inner: update(inner / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization.Tokenizer", None]}),
+        extra_module,
+        lambda inner: described(inner, lambda flavors: flavors["python_function"].update(loader_module="elsewhere")),
+        lambda inner: described(inner, lambda flavors: flavors["python_function"].update(code="code")),
+        lambda inner: described(inner, lambda flavors: flavors.update(sklearn={"pickled_model": "model.pkl"})),
+    ],
+    ids=["file", "config", "tokenizer", "module", "loader", "code path", "flavor"],
+)
+def test_every_way_to_name_other_code_is_refused(export: Callable[..., Any], change: Callable[[Path], Any]) -> None:
+    one = export()
+    change(one.inner)
+    with pytest.raises(BadInput, match="code that this effir did not write"):
+        trust.check(one.folder)
 
-    def flavor(inner: Path) -> None:
-        path = inner.parent / "MLmodel"
-        described = yaml.safe_load(path.read_text())
-        described["flavors"]["sklearn"] = {"pickled_model": "model.pkl"}
-        path.write_text(yaml.safe_dump(described))
 
-    def code(inner: Path) -> None:
-        path = inner.parent / "MLmodel"
-        described = yaml.safe_load(path.read_text())
-        described["flavors"]["python_function"]["code"] = "code"
-        path.write_text(yaml.safe_dump(described))
-
-    for family, change in zip(
-        ("Llama", "Mistral", "Qwen2", "Qwen3") * 2, (added, elsewhere, tokenizer, module, loader, flavor, code), strict=False
-    ):
-        one = export(family, "nothing" if change in (added, elsewhere, tokenizer, module) else "mlps")
-        change(one.inner)
-        with pytest.raises(BadInput, match="code that this effir did not write"):
-            trust.check(one.folder)
+def test_an_mlmodel_that_is_not_the_models_is_left_alone(export: Callable[..., Any], tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / "retriever"
+    shutil.copytree(export().inner, copy)
+    (copy.parent / "MLmodel").write_text("flavors: {python_function: {loader_module: os}}")
+    assert set(verify(copy)) == {"effir", "transformers", "sentence-transformers"}
 
 
 def test_missing_and_damaged_files_are_named(export: Callable[..., Any]) -> None:

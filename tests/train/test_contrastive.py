@@ -81,6 +81,26 @@ def test_dropout_is_the_same_in_both_passes(backbone, encoder, problem):
     assert torch.equal(seen[0][0], torch.cat([again[0][0], again[1][0]]))
 
 
+def test_mixed_precision_gives_gradients_through_both_passes_and_sees_every_optimiser_step(backbone, encoder, problem):
+    """bfloat16 base, float32 adapters: chunked gradients near the plain ones, and a later loss that knows the earlier steps."""
+    from effir.train import adapters
+    from effir.train.loop import Schedule, fit
+
+    plan, texts = problem(batch=6, negatives=1)
+    found = []
+    for micro_batch in (0, 2):
+        torch.manual_seed(0)
+        adapted, parameters = adapters.attach(backbone(torch.bfloat16), 4, 8, 0.0)
+        step = Contrastive(encoder(adapted.base_model.model), texts, plan * 12, Weights(0.05), micro_batch=micro_batch, mixed=True)
+        step.step_loss(0)
+        gradient = torch.cat([value.grad.flatten() for value in parameters.values()])
+        assert gradient.abs().max() > 1e-3
+        found.append(gradient)
+        history = fit(parameters, step.step_loss, Schedule(12, 1e-2, clip=None))
+        assert history[-1]["loss"] < 0.9 * history[0]["loss"]
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.99
+
+
 def test_relevant_and_equal_documents_are_masked(backbone, encoder, problem):
     plan, texts = problem(batch=3, negatives=1)
     first, second, third = plan[0]

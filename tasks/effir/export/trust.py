@@ -19,14 +19,20 @@ def check(folder: Path) -> None:
     """Digests of all files of the model folder, and no code but effir's own. Raises BadInput naming the file otherwise."""
     inner = model_folder(folder)
     check_code(inner)
-    if (inner.parent / "MLmodel").is_file() and inner.name == "model":
-        _check_mlmodel(inner.parent / "MLmodel")
+    if described := mlmodel_of(inner):
+        _check_mlmodel(described)
     for name, digest in _json(inner / SETTINGS).get("files", {}).items():
         path = inner / name
         if not path.is_file():
             raise BadInput(f"{path} is missing: copy the exported folder again, with everything in it")
         if sha256_of(path) != digest:
             raise BadInput(f"{path} is not what effir wrote (its sha256 differs): copy or export the folder again")
+
+
+def mlmodel_of(inner: Path) -> Path | None:
+    """The MLmodel file that belongs to a model folder; None where the folder was copied without it."""
+    path = inner.resolve().parent / "MLmodel"
+    return path if path.is_file() and inner.resolve().name == "model" else None
 
 
 def check_code(inner: Path) -> None:

@@ -50,7 +50,7 @@ def differences(folder: Path, device: str = "cpu") -> dict[str, float]:
     golden = load_file(inner / "golden.safetensors")
     about = json.loads((inner / "golden.json").read_text())
     found = {name: _difference(name, load, inner, about, golden, device) for name, load in LOADERS.items()}
-    if (inner.parent / "MLmodel").is_file() and importlib.util.find_spec("mlflow"):
+    if trust.mlmodel_of(inner) and importlib.util.find_spec("mlflow"):
         if json.loads((inner / "config.json").read_text()).get("dtype") != "float32":
             golden = _by_sentence_transformers(inner, about, None, "auto")
         found["mlflow"] = _difference("mlflow", _by_mlflow, inner, about, golden, device)

@@ -22,6 +22,7 @@ def ready(spec: RunSpec, seed: int | None = None) -> str:
     torch.set_num_threads(where["threads"])
     torch.manual_seed(spec.seed if seed is None else seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return where["device"]
 
 

@@ -46,8 +46,6 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, float]:
-    import torch
-
     from effir.phases.compute import StoredCheckpoints, ready, stop_flag
     from effir.train import examples
     from effir.train import plan as plans
@@ -63,7 +61,7 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, flo
     weights = Weights(spec.temperature, spec.teacher_temperature, spec.kl_weight, spec.regression_weight if job.has("reference") else 0.0)
     step = Contrastive(
         encoder, texts, plan, weights, teacher=_teacher(job), targets=_targets(job, texts, weights),
-        micro_batch=spec.micro_batch, batch_tokens=spec.batch_tokens,
+        micro_batch=spec.micro_batch, batch_tokens=spec.batch_tokens, mixed=spec.dtype == "bfloat16",
     )  # fmt: skip
 
     def tell(number: int, parts: dict[str, float]) -> None:
@@ -81,8 +79,7 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, flo
     checkpoints = StoredCheckpoints(job)
     ready(spec)
     encoder.model.train()
-    with torch.autocast(encoder.device, torch.bfloat16, enabled=spec.dtype == "bfloat16"):
-        history = fit(parameters, step.step_loss, schedule, checkpoints, tell, stopping)
+    history = fit(parameters, step.step_loss, schedule, checkpoints, tell, stopping)
     job.forward_passes += encoder.forward_passes
     job.after_publishing(checkpoints.clear)
     (job.out / "training.json").write_text(json.dumps({"history": history, "tokens": plans.token_count(texts, plan)}))

@@ -44,8 +44,6 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _learn(job: Job, encoder: Any, training: Any, seed: int, stopping: Any) -> dict[int, Any]:
-    import torch
-
     from effir.compress import slimming
     from effir.phases.compute import StoredCheckpoints, ready
     from effir.train import plan as plans
@@ -65,6 +63,7 @@ def _learn(job: Job, encoder: Any, training: Any, seed: int, stopping: Any) -> d
             Weights(spec.temperature),
             micro_batch=spec.micro_batch,
             batch_tokens=spec.batch_tokens,
+            mixed=spec.dtype == "bfloat16",
         )
 
         def step_loss(number: int) -> dict[str, float]:
@@ -82,7 +81,7 @@ def _learn(job: Job, encoder: Any, training: Any, seed: int, stopping: Any) -> d
         schedule = Schedule(spec.slim_steps, spec.slim_learning_rate, decay=False, clip=None, checkpoint_every=spec.checkpoint_every)
         checkpoints = StoredCheckpoints(job, f"seed{seed}")
         encoder.model.train()
-        with slimming.scaled(encoder.model, scales), torch.autocast(encoder.device, torch.bfloat16, enabled=spec.dtype == "bfloat16"):
+        with slimming.scaled(encoder.model, scales):
             fit({str(layer): z for layer, z in scales.items()}, step_loss, schedule, checkpoints, tell, stopping)
         job.after_publishing(checkpoints.clear)
     return {layer: z.detach().cpu().numpy() for layer, z in scales.items()}

@@ -78,7 +78,8 @@ def status() -> dict[str, dict[str, Any]]:
         return {}
     layout = layout_of()
     urls = {"s3": layout.url("s3"), "mlflow": layout.url("mlflow"), "api-server": layout.url("airflow")}
-    found = {info["name"]: info for info in _control(layout.sockets).supervisor.getAllProcessInfo()}
+    with _control(layout.sockets) as control:
+        found = {info["name"]: info for info in control.getAllProcessInfo()}
     return {
         name: {"state": info["statename"].lower(), "pid": info["pid"], "memory": _memory(info["pid"]), "url": urls.get(name)}
         for name in programs.commands(layout)
@@ -225,10 +226,10 @@ def _start(layout: Layout, began: float, say: SAY) -> dict[str, float]:
     if started.returncode:
         raise EffirError(f"supervisord did not start: {_last_line(started.stderr + started.stdout)}")
     _migrate(layout, env)
-    control = _control(layout.sockets).supervisor
-    for name in programs.AIRFLOW_PROGRAMS:
-        control.startProcess(f"stack:{name}", False)
-    return _await(layout, control, began, say)
+    with _control(layout.sockets) as control:
+        for name in programs.AIRFLOW_PROGRAMS:
+            control.startProcess(f"stack:{name}", False)
+        return _await(layout, control, began, say)
 
 
 def _migrate(layout: Layout, env: dict[str, str]) -> None:
@@ -281,13 +282,18 @@ def _last_line(text: str) -> str:
 # Processes
 
 
-def _control(sockets: Path) -> Any:
+@contextmanager
+def _control(sockets: Path) -> Iterator[Any]:
     """supervisord's remote procedure calls over its unix socket."""
     from xmlrpc.client import ServerProxy
 
     from supervisor.xmlrpc import SupervisorTransport
 
-    return ServerProxy("http://stack", transport=SupervisorTransport(None, None, f"unix://{sockets / 'supervisor.sock'}"))
+    transport = SupervisorTransport(None, None, f"unix://{sockets / 'supervisor.sock'}")
+    try:
+        yield ServerProxy("http://stack", transport=transport).supervisor
+    finally:
+        transport.close()
 
 
 def _processes() -> list[Any]:

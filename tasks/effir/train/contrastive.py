@@ -17,6 +17,8 @@ class Contrastive:
     plan: a list of groups for every step; teacher: query id → document id → raw score, or None.
     micro_batch: groups held in memory at once (0: all); the result does not depend on it.
     batch_tokens: padded tokens per forward pass.
+    mixed: matrix products in bfloat16, trainable parameters and losses in float32. Casts are never cached: a cast made in
+    the gradient-free pass of gradient caching, or before an optimiser step, would cut the gradient or be stale.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Contrastive:
         targets: Targets | None = None,
         micro_batch: int = 0,
         batch_tokens: int = 16_384,
+        mixed: bool = False,
     ) -> None:
         self.encoder = encoder
         self.texts = texts
@@ -39,6 +42,7 @@ class Contrastive:
         self.targets = targets
         self.micro_batch = micro_batch
         self.batch_tokens = batch_tokens
+        self.mixed = mixed
 
     def step_loss(self, step: int) -> Parts:
         """Accumulate the gradients of a step; returns its figures."""
@@ -83,7 +87,8 @@ class Contrastive:
     def _embed(self, groups: Sequence[Group]) -> tuple[torch.Tensor, torch.Tensor]:
         queries = [self.texts.queries[group.query_id] for group in groups]
         documents = [self.texts.documents[document] for group in groups for document in group.documents]
-        return self.encoder.embed_in_parts(queries, self.batch_tokens), self.encoder.embed_in_parts(documents, self.batch_tokens)
+        with torch.autocast(torch.device(self.encoder.device).type, torch.bfloat16, enabled=self.mixed, cache_enabled=False):
+            return self.encoder.embed_in_parts(queries, self.batch_tokens), self.encoder.embed_in_parts(documents, self.batch_tokens)
 
     def _loss(self, queries: torch.Tensor, documents: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, Parts]:
         loss, parts = total(queries, documents, batch, self.weights)
