@@ -63,10 +63,11 @@ def _own(job: Job, device: str) -> Any:
 def _minilm(job: Job, device: str) -> Any:
     from effir.retrieve import minilm
 
-    model = minilm.load(device)
+    model = minilm.load(device, job.spec.dtype)
 
     def encode(texts: list[str], kind: str) -> Any:
         job.forward_passes += -(-len(texts) // 32)
-        return model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+        vectors = model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False, convert_to_tensor=True)
+        return vectors.float().cpu().numpy()
 
     return encode

@@ -15,7 +15,9 @@ def run(job: Job) -> dict[str, Any]:
 
     device = ready(job.spec)
     training = examples.load(job.folder("training"))
-    scores, job.forward_passes = teacher.score(training, job.spec.teacher, device, lambda done, of: job.progress(done, of, "texts scored"))
+    scores, job.forward_passes = teacher.score(
+        training, job.spec.teacher, device, job.spec.dtype, lambda done, of: job.progress(done, of, "texts scored")
+    )
     (job.out / "scores.json").write_text(json.dumps(scores))
     entropies = teacher.entropies(training, scores, job.spec.teacher_temperature)
     if not entropies:

@@ -30,6 +30,14 @@ class Airflow:
         """A DAG's details with its params, or None while Airflow has not read it."""
         return self._call("GET", f"dags/{quote(dag)}/details", absent=True)
 
+    def pause(self, dag: str, paused: bool = True) -> None:
+        """Let no run of a DAG start, or let them start again."""
+        self._call("PATCH", f"dags/{quote(dag)}?update_mask=is_paused", json={"is_paused": paused})
+
+    def forget(self, dag: str, run_id: str) -> None:
+        """Delete a run's record."""
+        self._call("DELETE", f"dags/{quote(dag)}/dagRuns/{quote(run_id)}")
+
     def import_errors(self) -> list[str]:
         """What Airflow could not read of the DAG folder."""
         return [f"{one['filename']}: {one['stack_trace']}" for one in self._call("GET", "importErrors")["import_errors"]]

@@ -73,9 +73,9 @@ def client_environment(layout: Layout) -> dict[str, str]:
 
 
 def environment(layout: Layout, dags: Path) -> dict[str, str]:
-    """The environment of every program of the stack; EFFIR_STACK in it marks them as ours."""
+    """The environment of every program of the stack. EFFIR_STACK marks them as ours; SPT_NOENV keeps process titles off that mark."""
     inherited = {name: value for name, value in os.environ.items() if name in KEPT or not (name.startswith(SETTINGS) or name in DROPPED)}
-    marks = {"EFFIR_STACK": str(layout.folder), "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    marks = {"EFFIR_STACK": str(layout.folder), "SPT_NOENV": "1", "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = {"EFFIR_COMMAND": os.environ.get("EFFIR_COMMAND", shlex.join([sys.executable, "-m", "effir.cli"]))}
     mlflow = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return inherited | client_environment(layout) | mlflow | _airflow_environment(layout, dags) | marks | command

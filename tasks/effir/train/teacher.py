@@ -15,7 +15,9 @@ Scores = dict[str, dict[str, float]]
 SCORED = 256
 
 
-def score(training: TrainingSet, teacher: str, device: str, progress: Callable[[int, int], None] | None = None) -> tuple[Scores, int]:
+def score(
+    training: TrainingSet, teacher: str, device: str, dtype: str = "float32", progress: Callable[[int, int], None] | None = None
+) -> tuple[Scores, int]:
     """(query id → document id → raw score, forward passes), by the scores in the data, the packaged MiniLM, or a cross-encoder by name.
 
     Cross-encoders give logits (no sigmoid), bi-encoders cosines. Raises BadInput if the data holds no scores or the model cannot be had,
@@ -25,7 +27,9 @@ def score(training: TrainingSet, teacher: str, device: str, progress: Callable[[
         return {}, 0
     if teacher == "data":
         return _from_data(training), 0
-    scores, passes = _bi_encoder(training, device, progress) if teacher == "minilm" else _cross_encoder(training, teacher, device, progress)
+    scores, passes = (
+        _bi_encoder(training, device, dtype, progress) if teacher == "minilm" else _cross_encoder(training, teacher, device, progress)
+    )
     for query, row in scores.items():
         for document, value in row.items():
             if not math.isfinite(value):
@@ -55,8 +59,8 @@ def _from_data(training: TrainingSet) -> Scores:
     return scores
 
 
-def _bi_encoder(training: TrainingSet, device: str, progress: Callable[[int, int], None] | None) -> tuple[Scores, int]:
-    model = minilm.load(device)
+def _bi_encoder(training: TrainingSet, device: str, dtype: str, progress: Callable[[int, int], None] | None) -> tuple[Scores, int]:
+    model = minilm.load(device, dtype)
     documents = sorted({one for example in training.examples for one in (*example.positives, *example.negatives)})
     texts = [example.query for example in training.examples] + [training.text(one) for one in documents]
     vectors = []

@@ -1,0 +1,139 @@
+"""The whole job on a tiny model, through real S3, MLflow and Airflow, as a person starts it."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effir.services.store import Store
+
+FIELDS = {
+    "dag_run_id", "spec_digest", "verdict", "reasons", "model", "params", "speedup", "metric", "quality", "phases", "report",
+}  # fmt: skip
+COMPUTING = {"prepare", "teacher", "importance", "depth", "slim", "narrow", "finetune", "encode", "evaluate", "speed", "verify"}
+
+
+def load(name: str) -> Any:
+    """A module beside this one."""
+    given = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(given)
+    given.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def overrides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a tiny run is made from; the same for every run."""
+    return load("tiny").overrides(tmp_path_factory.mktemp("tiny"))
+
+
+def effir(*arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run a command as a person would."""
+    return subprocess.run([sys.executable, "-m", "effir.cli", *arguments], capture_output=True, text=True, input=text, timeout=900)
+
+
+def run(stack: Any, overrides: dict[str, Any], **changes: Any) -> "subprocess.CompletedProcess[str]":
+    given = {name: value for name, value in (overrides | changes).items() if value is not None}
+    return effir("run", "--profile", "demo", "--json", *(part for name, value in given.items() for part in ("--set", f"{name}={value}")))
+
+
+@pytest.fixture(scope="module")
+def first(stack_home: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The summary of the first run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFIR_HOME", str(stack_home))
+        patch.delenv("EFFIR_AIRFLOW_URL", raising=False)
+        done = run(None, overrides)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((stack_home / "last-run.json").read_text()) == json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.timeout(900)
+def test_the_first_run_computes_everything_and_is_promoted(first: dict[str, Any], stack: Any) -> None:
+    assert set(first) == FIELDS
+    assert first["verdict"] == "promoted"
+    assert first["metric"] == "ndcg_at_10"
+    assert {phase["name"].split()[0] for phase in first["phases"]} == COMPUTING | {"begin", "gate", "promote", "report"}
+    assert len([phase for phase in first["phases"] if phase["name"].startswith("encode")]) == 4 * 3
+    assert sum(phase["forward_passes"] for phase in first["phases"]) > 100
+    assert first["params"]["candidate"] < first["params"]["reference"]
+    for found in first["quality"].values():
+        assert found["difference"] == pytest.approx(found["candidate"] - found["reference"])
+        assert found["interval"][0] <= found["difference"] <= found["interval"][1]
+    report = Store().get_bytes(first["report"])
+    assert report == (stack.home / "last-report.html").read_bytes()
+    assert first["dag_run_id"].encode() in report
+
+
+def test_its_model_is_the_champion(first: dict[str, Any], stack: Any) -> None:
+    assert {"champion", "challenger"} <= set(first["model"]["aliases"])
+    assert first["model"]["version"] == "1"
+    events = stack.airflow._call("GET", "assets/events?limit=100&order_by=-timestamp")["asset_events"]
+    crowned = [event for event in events if event["name"] == "effir/champion"]
+    assert [event["extra"]["version"] for event in crowned] == ["1"]
+
+
+def test_a_client_ranks_with_what_env_prints_alone(first: dict[str, Any], stack: Any) -> None:
+    lines = [line.removeprefix("export ").partition("=") for line in effir("env").stdout.splitlines()]
+    settings = {name: value.strip("'") for name, _, value in lines}
+    plain = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
+    script = """
+import mlflow, numpy
+model = mlflow.pyfunc.load_model("models:/tiny@champion")
+query, same, other = (numpy.asarray(one) for one in model.predict(["old river", "The old river near the town.", "A violin is bright."]))
+print(float(query @ same), float(query @ other))
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=plain | settings, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    same, other = map(float, done.stdout.split())
+    assert same > other
+
+
+def test_the_champion_encodes_and_verifies(first: dict[str, Any], stack: Any) -> None:
+    done = effir("encode", "models:/tiny@champion", text="the old river\na violin\n")
+    vectors = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [len(vector) for vector in vectors] == [64, 64], done.stderr[-2000:]
+    assert sum(value**2 for value in vectors[0]) == pytest.approx(1, abs=1e-3)
+    verified = effir("verify", "models:/tiny/1")
+    assert verified.returncode == 0, verified.stderr[-2000:]
+    assert max(json.loads(verified.stdout).values()) < 1e-2
+
+
+@pytest.mark.timeout(900)
+def test_the_second_run_finds_everything_done(first: dict[str, Any], stack: Any, overrides: dict[str, Any]) -> None:
+    done = run(stack, overrides)
+    assert done.returncode == 0, done.stderr[-3000:]
+    second = json.loads(done.stdout)
+    assert second["verdict"] == "promoted"
+    assert second["model"] == first["model"]
+    assert sum(phase["forward_passes"] for phase in second["phases"]) == 0
+    computing = [phase for phase in second["phases"] if phase["name"].split()[0] in COMPUTING]
+    assert len(computing) == 23
+    assert all(phase["cached"] for phase in computing)
+
+
+@pytest.mark.timeout(900)
+def test_a_rejected_candidate_leaves_the_champion(first: dict[str, Any], stack: Any, overrides: dict[str, Any]) -> None:
+    done = run(stack, overrides, max_parameters=1000)
+    assert done.returncode == 3, done.stderr[-3000:]
+    third = json.loads(done.stdout)
+    assert third["verdict"] == "rejected"
+    assert any("1,000" in reason or "1000" in reason for reason in third["reasons"])
+    assert stack.airflow.run("effir_compress", third["dag_run_id"])["state"] == "success"
+    assert sum(phase["forward_passes"] for phase in third["phases"]) == 0
+
+
+def test_bad_input_found_by_a_phase_ends_with_its_sentence(stack: Any, overrides: dict[str, Any]) -> None:
+    done = run(stack, overrides, base_model="/absent/model")
+    assert done.returncode == 2
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("effir: ")]
+    assert "/absent/model" in sentence
+    assert "Traceback" not in done.stderr
+    tasks = stack.airflow.tasks("effir_compress", stack.airflow.runs("effir_compress")[0]["dag_run_id"])
+    assert {task["task_id"]: task["try_number"] for task in tasks if task["state"] == "failed"} == {"prepare": 1}
