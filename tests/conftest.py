@@ -21,9 +21,10 @@ from effir.services import local, programs
 from effir.services.airflow import Airflow
 from effir.services.store import Store
 
+ABSENT = {"collections": "/absent/seen", "in_domain": "", "margins": ""}
 DEPLOYMENTS = [
-    {"name": "every_minute", "profile": "demo", "cron": "* * * * *", "overrides": {"name": "scheduled", "base_model": "absent"}},
-    {"name": "on_data", "profile": "demo", "assets": ["effir/training-data"], "overrides": {"name": "asset", "base_model": "absent"}},
+    {"name": "every_minute", "profile": "demo", "cron": "* * * * *", "overrides": {"name": "scheduled"} | ABSENT},
+    {"name": "on_data", "profile": "demo", "assets": ["effir/training-data"], "overrides": {"name": "asset"} | ABSENT},
 ]
 
 

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -20,8 +20,11 @@ def main() -> None:
     try:
         app()
     except EffirError as error:
-        print(f"effir: {error}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
+    except Exception as error:
+        if "No space left on device" not in str(error):
+            raise
+        _end("the disk is full: free some space and run again; what was finished is kept", EffirError.exit_code)
 
 
 # The embedded stack
@@ -155,10 +158,10 @@ def encode(
     query: Annotated[bool, typer.Option("--query", help="The texts are queries, not documents.")] = False,
 ) -> None:
     """Read texts from standard input, one a line; print a vector a line, as JSON."""
-    from effir.export.loading import load_encoder
-
-    texts = [line.rstrip("\n") for line in sys.stdin]
     with _model_folder(model) as folder:
+        from effir.export.loading import load_encoder
+
+        texts = [line.rstrip("\n") for line in sys.stdin]
         for vector in load_encoder(folder).encode(texts, "query" if query else "document"):
             print(json.dumps([round(float(value), 6) for value in vector]))
 
@@ -166,9 +169,9 @@ def encode(
 @app.command()
 def verify(model: Annotated[str, typer.Argument(help="A folder, or models:/NAME@ALIAS.")]) -> None:
     """Recompute a model's golden embeddings with every loader there is."""
-    from effir.export.verify import verify as recompute
-
     with _model_folder(model) as folder:
+        from effir.export.verify import verify as recompute
+
         print(json.dumps(recompute(folder), indent=1))
 
 
@@ -220,6 +223,11 @@ def _model_folder(model: str) -> Any:
             yield registry.download_model(model, Path(scratch))
 
     return folder()
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    print(f"effir: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def _say(text: str) -> None:

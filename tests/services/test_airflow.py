@@ -42,7 +42,7 @@ def shown(details: dict[str, Any]) -> dict[str, Any]:
 def test_the_api_shows_every_field(details: dict[str, Any]) -> None:
     assert set(shown(details)) == {"profile", *RunSpec.model_fields}
     assert shown(details)["lora_rank"]["minimum"] == 1
-    assert details["params"]["base_model"]["value"] == "absent"
+    assert details["params"]["collections"]["value"] == "/absent/seen"
     assert details["doc_md"]
 
 
@@ -84,6 +84,6 @@ def test_a_wrong_password_is_said(stack: Any) -> None:
 
 
 def test_nothing_answers() -> None:
-    with pytest.raises(EffirError, match="Airflow at http://127.0.0.1:9 is not reachable") as caught:
+    with pytest.raises(EffirError, match=r"Airflow at http://127\.0\.0\.1:9 is not reachable") as caught:
         Airflow("http://127.0.0.1:9", "admin", "").dag("effir_compress")
     assert type(caught.value) is EffirError

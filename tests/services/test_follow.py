@@ -1,0 +1,53 @@
+from typing import Any
+
+import pytest
+
+from effir.errors import EffirError
+from effir.services.airflow import Airflow
+from effir.services.follow import Follower, Task, run
+
+RESULT = {
+    "phase": "encode", "arguments": {"model": "candidate", "collection": "seen", "shard": 1}, "cached": True,
+    "numbers": {"documents": 1200, "tokens_per_second": 2900.123, "more": 1},
+}  # fmt: skip
+
+
+def test_a_line_says_state_time_and_figure() -> None:
+    assert Task("slim", "running", 12.34, 40.0, "loss 0.1").line().split() == [
+        "slim",
+        "running",
+        "12.3",
+        "s",
+        "40",
+        "s",
+        "left,",
+        "loss",
+        "0.1",
+    ]
+    assert Task("slim", "success", 3.0, 40.0, result=RESULT).line().split() == ["slim", "cached", "3.0", "s"]
+    assert Task("slim", "failed", 3.0).line() == f"{'slim':<36} failed       3.0 s"
+
+
+def test_names_and_figures() -> None:
+    from effir.services import follow
+
+    assert follow._called("encode", RESULT) == "encode candidate seen 1"
+    assert follow._named("finetune_reference", -1) == "finetune reference"
+    assert follow._named("encode", 3) == "encode 3"
+    assert follow._figure(RESULT) == "documents 1,200, tokens_per_second 2900"
+
+
+def test_a_silent_airflow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("effir.services.follow.POLL_SECONDS", 0.01)
+    with pytest.raises(EffirError, match="is not reachable"):
+        Follower(Airflow("http://127.0.0.1:9", "admin", ""), "x", print).until_over()
+
+
+@pytest.mark.stack
+def test_a_failed_run_gives_its_sentence(stack: Any) -> None:
+    said: list[str] = []
+    with pytest.raises(EffirError, match="/absent/seen") as caught:
+        run(stack.settings, "demo", {"collections": "/absent/seen", "in_domain": "", "margins": ""}, said.append)
+    assert caught.value.exit_code == 2
+    assert said[0].startswith("run effir-")
+    assert [line.split()[:2] for line in said[1:] if "running" not in line] == [["begin", "success"], ["prepare", "failed"]]

@@ -1,0 +1,167 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effir import cli
+from effir.errors import BadInput, EffirError, Stopped
+from effir.services.store import Store
+from effir.spec import RunSpec, profile_names
+
+
+def effir(*arguments: str, text: str | None = None, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command as a person would, with no stack in reach."""
+    command = [sys.executable, "-m", "effir.cli", *arguments]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("EFFIR_AIRFLOW", "MLFLOW"))} | settings
+    return subprocess.run(command, capture_output=True, text=True, env=env, input=text, timeout=240)
+
+
+def sentence(done: "subprocess.CompletedProcess[str]") -> str:
+    """The one sentence that a command ended with; a traceback is a failure."""
+    assert "Traceback" not in done.stderr, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("effir: ")
+    return line.removeprefix("effir: ")
+
+
+def test_help_names_every_command() -> None:
+    said = effir("--help").stdout
+    for command in ("up", "down", "status", "env", "run", "demo", "phase", "encode", "verify", "profiles", "spec"):
+        assert f"\n  {command}" in said, command
+
+
+def test_what_there_is_to_choose_from() -> None:
+    assert effir("profiles").stdout.split() == profile_names()
+    assert json.loads(effir("spec", "--schema").stdout)["profiles"] == profile_names()
+    assert json.loads(effir("spec").stdout) == RunSpec().model_dump()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--profile", "domo"], "there is no profile 'domo'; choose one of: "),
+        (["run", "--set", "lora_rnak=3"], "lora_rnak is not a field of the spec"),
+        (["run", "--set", "keep_ratio=1.5"], "keep_ratio: "),
+        (["run", "--set", "keep_ratio"], "--set keep_ratio does not parse: write --set key=value"),
+        (["run", "--set", "variant=half"], "variant 'half' does not parse"),
+        (["status"], "no stack runs in "),
+        (["env"], "no stack runs in "),
+        (["run"], "no stack runs in "),
+        (["encode", "/absent"], "/absent is no folder: "),
+        (["verify", "/absent"], "/absent is no folder: "),
+        (["verify", "models:/absent@champion"], "no stack runs in "),
+        (["phase", "depht", "--spec", "s3://a/b", "--result", "s3://a/c"], "there is no phase 'depht'; choose one of: begin, "),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = effir(*arguments, EFFIR_HOME=str(tmp_path / "home"))
+    assert sentence(done).startswith(said)
+    assert done.returncode == 2
+    assert not (tmp_path / "home" / "last-run.json").exists()
+
+
+def test_an_unreachable_airflow_is_one_sentence(tmp_path: Path) -> None:
+    settings = {
+        "EFFIR_AIRFLOW_URL": "http://127.0.0.1:9",
+        "EFFIR_HOME": str(tmp_path),
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+    }
+    command = [sys.executable, "-m", "effir.cli", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, timeout=240)
+    assert sentence(done).startswith("Airflow at http://127.0.0.1:9 is not reachable")
+    assert done.returncode == 1
+
+
+def test_down_without_a_stack_is_no_error(tmp_path: Path) -> None:
+    done = effir("down", EFFIR_HOME=str(tmp_path))
+    assert done.returncode == 0
+    assert "no stack was running" in done.stderr
+
+
+def test_assignments_are_typed_by_the_spec() -> None:
+    given = ["lora_rank=8", "margin=0.01", "name=123", "trust_remote_code=true", "collections=beir:scifact,/data/nfcorpus", "in_domain="]
+    assert cli.overrides_of("demo", [*given, "margins="]) == {
+        "lora_rank": 8, "margin": 0.01, "name": "123", "trust_remote_code": True,
+        "collections": "beir:scifact,/data/nfcorpus", "in_domain": "", "margins": "",
+    }  # fmt: skip
+
+
+# A phase by hand
+
+
+def call(store: Store, spec: Any, **more: Any) -> list[str]:
+    uri = f"{store.root}/runs/by-hand/calls/x.json"
+    store.put_json(uri, {"run": {"id": "by-hand", "mlflow_run_id": None}, "inputs": {}, "arguments": {}} | spec | more)
+    return ["--spec", uri, "--result", f"{store.root}/runs/by-hand/results/x.json"]
+
+
+def test_a_phase_that_is_given_bad_input_writes_nothing(store: Store) -> None:
+    addresses = call(store, {"profile": "demo", "overrides": {"collections": "/absent/seen", "in_domain": "", "margins": ""}})
+    done = effir("phase", "prepare", *addresses)
+    assert "/absent/seen" in done.stderr.strip().splitlines()[-1]
+    assert done.stderr.strip().splitlines()[-1].startswith("effir: ")
+    assert done.returncode == 2
+    assert [uri for uri, _ in store.list(store.root)] == [addresses[1]], "the call is all there is"
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "said"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, 2, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, 1, "S3 at http://127.0.0.1:9 is not reachable"),
+        ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, 1, "MLflow at http://127.0.0.1:9 is not reachable"),
+        ({"MLFLOW_TRACKING_URI": ""}, 2, "MLFLOW_TRACKING_URI must be the http address"),
+    ],
+)
+def test_services_out_of_reach_are_one_sentence(store: Store, settings: dict[str, str], code: int, said: str) -> None:
+    done = effir("phase", "begin", *call(store, {"profile": "demo"}), **settings)
+    assert said in sentence(done)
+    assert done.returncode == code
+
+
+def test_an_absent_call_is_one_sentence(store: Store) -> None:
+    done = effir("phase", "begin", "--spec", f"{store.root}/absent.json", "--result", f"{store.root}/result.json")
+    assert sentence(done) == f"{store.root}/absent.json does not exist"
+    assert done.returncode == 2
+
+
+def test_a_phase_starts_at_once() -> None:
+    code = "import sys, effir.cli, effir.phases.execute; print(*sys.modules)"
+    began = time.process_time()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "mlflow", "numpy", "scipy", "matplotlib"} & set(loaded)
+    assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (BadInput("this is wrong"), 2, "effir: this is wrong\n"),
+        (EffirError("this failed"), 1, "effir: this failed\n"),
+        (Stopped("stopped"), 75, "effir: stopped\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 1, "effir: the disk is full: free some space"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "effir: the disk is full: free some space"),
+    ],
+)
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: Exception, code: int, said: str) -> None:
+    def fail() -> None:
+        raise raised
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == code
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_what_is_not_expected_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
