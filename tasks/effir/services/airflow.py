@@ -1,5 +1,6 @@
 """Airflow's REST API: trigger a run, follow it, read what its tasks handed back."""
 
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -8,6 +9,7 @@ import requests
 from effir.errors import BadInput, EffirError
 
 TIMEOUT = (5, 60)
+ATTEMPTS = 3
 
 
 class Airflow:
@@ -82,10 +84,13 @@ class Airflow:
         try:
             if "Authorization" not in self._session.headers:
                 self._sign_in()
-            answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=TIMEOUT, **content)
-            if answer.status_code == 401:
-                self._sign_in()
+            for attempt in range(ATTEMPTS):
                 answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=TIMEOUT, **content)
+                if answer.status_code == 401:
+                    self._sign_in()
+                elif answer.status_code < 500:
+                    break
+                time.sleep(attempt)
         except requests.RequestException:
             raise EffirError(f"Airflow at {self.url} is not reachable: is it running? (`effir up` starts the embedded one)") from None
         if absent and answer.status_code == 404:

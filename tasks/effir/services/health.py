@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import requests
 
+from effir.errors import EffirError
 from effir.services.airflow import Airflow
 from effir.services.programs import BUCKETS, REGION, Layout
 
@@ -40,7 +41,7 @@ def _s3(layout: Layout) -> bool:
 
 
 def _airflow(layout: Layout) -> bool:
-    with suppress(requests.RequestException, ValueError, KeyError):
+    with suppress(requests.RequestException, ValueError, KeyError, EffirError):
         parts = requests.get(f"{layout.url('airflow')}/api/v2/monitor/health", timeout=5).json()
         if all(parts[part]["status"] == "healthy" for part in AIRFLOW_PARTS):
             Airflow(layout.url("airflow"), "admin", layout.secrets["airflow_password"]).ensure_pool(

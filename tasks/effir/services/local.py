@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -233,7 +232,7 @@ def _start(layout: Layout, began: float, say: SAY) -> dict[str, float]:
 
 
 def _migrate(layout: Layout, env: dict[str, str]) -> None:
-    """Make Airflow's tables, once per version of Airflow; write-ahead logging lets its programs read while one writes."""
+    """Make Airflow's tables, once per version of Airflow."""
     from importlib.metadata import version
 
     stamp = layout.folder / "airflow" / "migrated"
@@ -244,9 +243,6 @@ def _migrate(layout: Layout, env: dict[str, str]) -> None:
         done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=env, cwd=layout.folder, stdout=stream, stderr=stream)
     if done.returncode:
         raise EffirError(f"Airflow's database could not be made: {_last_line(log.read_text())} (all of it is in {log})")
-    with sqlite3.connect(layout.folder / "airflow" / "airflow.db") as database:
-        database.execute("PRAGMA journal_mode=WAL")
-    database.close()
     stamp.write_text(version("apache-airflow"))
 
 

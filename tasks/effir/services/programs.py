@@ -94,7 +94,7 @@ def _airflow_environment(layout: Layout, dags: Path) -> dict[str, str]:
         },
         "api": {"base_url": layout.url("airflow"), "secret_key": layout.secrets["airflow_secret"]},
         "api_auth": {"jwt_secret": layout.secrets["airflow_jwt"]},
-        "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}"},
+        "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout=60"},
         "logging": {"base_log_folder": home / "logs", "logging_level": "INFO"},
         "scheduler": {"scheduler_idle_sleep_time": 0.3, "enable_health_check": False},
         "dag_processor": {"parsing_processes": 1, "min_file_process_interval": 20, "refresh_interval": 20, "print_stats_interval": 0},

@@ -32,8 +32,8 @@ class Store:
 
     def __init__(self, root: str | None = None) -> None:
         self.root = (root or os.environ.get("EFFIR_STORE", "s3://effir")).rstrip("/")
-        retries = {"max_attempts": 5, "mode": "standard"}
-        self.client = boto3.session.Session().client("s3", config=Config(retries=retries, connect_timeout=5, read_timeout=120))
+        config = Config(retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, read_timeout=120)
+        self.client: Any = boto3.client("s3", config=config)
 
     def artifact(self, phase: str, digest: str) -> str:
         """URI of an artifact's folder."""
