@@ -30,7 +30,7 @@ class Task:
     eta: float | None = None
     figure: str = ""
     result: dict[str, Any] | None = None
-    told: float = field(default_factory=time.monotonic)
+    told: float = 0.0
 
     def line(self) -> str:
         """State, elapsed time, time left and the figure that matters."""
@@ -87,6 +87,7 @@ class Follower:
             if task.state in OVER and before not in OVER:
                 self._finish(key, task, instance)
             elif task.state == "running":
+                task.told = task.told if before == "running" else time.monotonic()
                 task.seconds = _since(instance["start_date"])
                 self._progress(key, task)
 

@@ -33,7 +33,7 @@ class Store:
     def __init__(self, root: str | None = None) -> None:
         self.root = (root or os.environ.get("EFFIR_STORE", "s3://effir")).rstrip("/")
         config = Config(retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, read_timeout=120)
-        self.client: Any = boto3.client("s3", config=config)
+        self.client: Any = boto3.Session().client("s3", config=config)
 
     def artifact(self, phase: str, digest: str) -> str:
         """URI of an artifact's folder."""
