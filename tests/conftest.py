@@ -43,6 +43,11 @@ def is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+def pytest_configure() -> None:
+    """A terminated session ends what it started, as an interrupted one does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What ends the session's stack comes last."""
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)

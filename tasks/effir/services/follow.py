@@ -30,6 +30,7 @@ class Task:
     eta: float | None = None
     figure: str = ""
     result: dict[str, Any] | None = None
+    began: str = ""
     told: float = 0.0
 
     def line(self) -> str:
@@ -83,7 +84,7 @@ class Follower:
         for instance in sorted(self.airflow.tasks(DAG, self.run_id), key=lambda one: (one["start_date"] or "9", one["map_index"])):
             key = (instance["task_id"], instance["map_index"])
             task = self.tasks.setdefault(key, Task(_named(*key)))
-            before, task.state = task.state, instance["state"] or "waiting"
+            before, task.state, task.began = task.state, instance["state"] or "waiting", instance["start_date"] or ""
             if task.state in OVER and before not in OVER:
                 self._finish(key, task, instance)
             elif task.state == "running":
@@ -92,10 +93,10 @@ class Follower:
                 self._progress(key, task)
 
     def phases(self) -> list[dict[str, Any]]:
-        """Every phase as last-run.json lists it."""
+        """Every phase as last-run.json lists it, in the order in which they began."""
         return [
             {"name": task.name, "state": task.state} | {name: task.result[name] for name in ("cached", "seconds", "forward_passes")}
-            for task in self.tasks.values()
+            for task in sorted(self.tasks.values(), key=lambda one: one.began)
             if task.result
         ]
 
