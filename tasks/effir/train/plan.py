@@ -51,14 +51,13 @@ def lay_out(training: TrainingSet, batch: int, steps: int, hard_negatives: int, 
         raise BadInput(
             f"training data has {len(training.examples)} queries, fewer than one batch of {batch}: lower batch or give more data"
         )
+    corpus = list(training.corpus)
     plan = []
     for step in range(steps):
         groups = []
         for choice in batch_at(training.examples, batch, step, hard_negatives, seed):
             example = training.examples[choice.example]
-            negatives = _filled(
-                choice.negatives, hard_negatives, example.positives, list(training.corpus), f"{seed}:{step}:{example.query_id}"
-            )
+            negatives = _filled(choice.negatives, hard_negatives, example.positives, corpus, f"{seed}:{step}:{example.query_id}")
             groups.append(Group(example.query_id, (choice.positive, *negatives), frozenset(example.positives)))
         plan.append(groups)
     return plan
@@ -68,7 +67,7 @@ def _filled(negatives: Sequence[str], count: int, positives: Sequence[str], corp
     """A query with too few hard negatives gets other documents of the corpus, so that all groups have one size."""
     found = list(negatives)
     dice = random.Random(seed)
-    others = dice.sample(corpus, min(len(corpus), count - len(found) + len(positives) + len(found))) if len(found) < count else []
+    others = dice.sample(corpus, min(len(corpus), count + len(positives))) if len(found) < count else []
     found += [one for one in others if one not in positives and one not in found][: count - len(found)]
     if len(found) < count:
         raise BadInput(f"the training corpus has too few documents for {count} hard negatives a query: lower hard_negatives")
