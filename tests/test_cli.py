@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from effir import cli
-from effir.errors import BadInput, EffirError, Stopped
+from effir.errors import BadInput, EffirError, OutOfReach, Stopped
 from effir.services.store import Store
 from effir.spec import RunSpec, profile_names
 
@@ -76,7 +76,7 @@ def test_an_unreachable_airflow_is_one_sentence(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "effir.cli", "run"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, timeout=240)
     assert sentence(done).startswith("Airflow at http://127.0.0.1:9 is not reachable")
-    assert done.returncode == 1
+    assert done.returncode == 2
 
 
 def test_down_without_a_stack_is_no_error(tmp_path: Path) -> None:
@@ -140,21 +140,31 @@ def test_a_phase_starts_at_once() -> None:
     assert time.process_time() - began < 3
 
 
+FULL = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+FULL_TOO = RuntimeError("I/O error: No space left on device (os error 28)")
+
+
 @pytest.mark.parametrize(
-    ("raised", "code", "said"),
+    ("raised", "command", "code", "said"),
     [
-        (BadInput("this is wrong"), 2, "effir: this is wrong\n"),
-        (EffirError("this failed"), 1, "effir: this failed\n"),
-        (Stopped("stopped"), 75, "effir: stopped\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 1, "effir: the disk is full: free some space"),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "effir: the disk is full: free some space"),
+        (BadInput("this is wrong"), "run", 2, "effir: this is wrong\n"),
+        (EffirError("this failed"), "run", 1, "effir: this failed\n"),
+        (Stopped("stopped"), "phase", 75, "effir: stopped\n"),
+        (OutOfReach("S3 is not reachable"), "run", 2, "effir: S3 is not reachable\n"),
+        (OutOfReach("S3 is not reachable"), "phase", 1, "effir: S3 is not reachable\n"),
+        (FULL, "run", 2, "effir: the disk is full: free some space"),
+        (FULL_TOO, "verify", 2, "effir: the disk is full: free some space"),
+        (FULL, "phase", 1, "effir: the disk is full: free some space"),
     ],
 )
-def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: Exception, code: int, said: str) -> None:
+def test_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: Exception, command: str, code: int, said: str
+) -> None:
     def fail() -> None:
         raise raised
 
     monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["effir", command])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == code

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from effir.errors import BadInput, EffirError
+from effir.errors import BadInput, EffirError, OutOfReach
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None)
 PROMOTED, REJECTED = 0, 3
@@ -19,12 +19,19 @@ def main() -> None:
     """Run a command; what ends badly for a known reason says so in one sentence."""
     try:
         app()
+    except OutOfReach as error:
+        _end(str(error), _theirs_to_mend())
     except EffirError as error:
         _end(str(error), error.exit_code)
     except Exception as error:
         if "No space left on device" not in str(error):
             raise
-        _end("the disk is full: free some space and run again; what was finished is kept", EffirError.exit_code)
+        _end("the disk is full: free some space and run again; what was finished is kept", _theirs_to_mend())
+
+
+def _theirs_to_mend() -> int:
+    """What a server out of reach or a full disk ends with: in a phase a retry may help, at a person's command they must."""
+    return OutOfReach.exit_code if sys.argv[1:2] == ["phase"] else BadInput.exit_code
 
 
 # The embedded stack

@@ -13,6 +13,13 @@ class BadInput(EffirError, ValueError):
     exit_code = 2
 
 
+class OutOfReach(EffirError):
+    """A server cannot be reached or the disk is full: nothing is wrong with what was asked, and a phase is retried.
+
+    At a person's command line it ends with 2, like bad input: it is theirs to set right before they ask again.
+    """
+
+
 class Stopped(EffirError):
     """Work stopped at a checkpoint on request (SIGTERM). Exit code 75: retried, and resumes."""
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import requests
 
-from effir.errors import BadInput, EffirError
+from effir.errors import BadInput, EffirError, OutOfReach
 
 TIMEOUT = (5, 60)
 ATTEMPTS = 3
@@ -92,7 +92,7 @@ class Airflow:
                     break
                 time.sleep(attempt)
         except requests.RequestException:
-            raise EffirError(f"Airflow at {self.url} is not reachable: is it running? (`effir up` starts the embedded one)") from None
+            raise OutOfReach(f"Airflow at {self.url} is not reachable: is it running? (`effir up` starts the embedded one)") from None
         if absent and answer.status_code == 404:
             return None
         if answer.status_code >= 500:

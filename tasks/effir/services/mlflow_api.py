@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from effir.errors import BadInput, EffirError
+from effir.errors import BadInput, EffirError, OutOfReach
 
 TIMEOUT = (3, 30)
 ATTEMPTS = 3
@@ -71,7 +71,7 @@ class Api:
                 continue
             if answer.status_code not in BUSY:
                 return self._read(answer, path)
-        raise EffirError(f"MLflow at {self.address} is not reachable: is it running? (`effir up` starts the embedded one)")
+        raise OutOfReach(f"MLflow at {self.address} is not reachable: is it running? (`effir up` starts the embedded one)")
 
     def _read(self, answer: requests.Response, path: str) -> dict[str, Any]:
         if answer.status_code in {401, 403}:

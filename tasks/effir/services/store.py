@@ -16,7 +16,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 
-from effir.errors import BadInput, EffirError
+from effir.errors import BadInput, EffirError, OutOfReach
 from effir.manifest import MANIFEST, File, Manifest, describe
 
 BLOCK = 1 << 22
@@ -237,12 +237,12 @@ def plain_errors(uri: str) -> Iterator[None]:
         ) from None
     except EndpointConnectionError:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-        raise EffirError(f"S3 at {endpoint} is not reachable: is it running? (`effir up` starts the embedded one)") from None
+        raise OutOfReach(f"S3 at {endpoint} is not reachable: is it running? (`effir up` starts the embedded one)") from None
     except BotoCoreError as error:
         raise EffirError(f"S3 failed on {uri}: {error}") from None
     except OSError as error:
         if error.errno == 28:
-            raise EffirError(f"the disk is full while copying {uri}: free some space and run again") from None
+            raise OutOfReach(f"the disk is full while copying {uri}: free some space and run again") from None
         raise
 
 
