@@ -64,17 +64,22 @@ def execute(name: str, call_uri: str, result_uri: str) -> dict[str, Any]:
 
 
 def key_of(name: str, module: Any, spec: RunSpec, call: dict[str, Any]) -> dict[str, Any]:
-    """Everything that decides a phase's bytes. A module's `fingerprint(spec)` adds what lies outside spec and inputs."""
-    values = spec.model_dump()
+    """Everything that decides a phase's bytes.
+
+    A module names the fields of the spec that it uses in FIELDS, or in `fields(arguments)` where they depend on its arguments;
+    its `fingerprint(spec)` adds what lies outside spec and inputs.
+    """
+    values, arguments = spec.model_dump(), call.get("arguments", {})
+    fields = module.fields(arguments) if hasattr(module, "fields") else module.FIELDS
     fingerprint = getattr(module, "fingerprint", None)
     return {
         "phase": name,
         "code": code_version(f"effir.phases.{name}"),
         "libraries": library_versions(),
         "machine": machine(spec.device, spec.threads),
-        "spec": {one: values[one] for one in sorted(module.FIELDS)},
+        "spec": {one: values[one] for one in sorted(fields)},
         "inputs": {one: _digests(value) for one, value in sorted(call.get("inputs", {}).items()) if value},
-        "arguments": call.get("arguments", {}),
+        "arguments": arguments,
         "outside": fingerprint(spec) if fingerprint else None,
     }
 

@@ -11,6 +11,12 @@ FIELDS = (
     "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens", "max_training_tokens",
     "batch_tokens", "dtype", "seed",
 )  # fmt: skip
+OTHERS = {"reference": {"steps", "regression_weight"}, "candidate": {"reference_steps"}}
+
+
+def fields(arguments: dict[str, Any]) -> tuple[str, ...]:
+    """The reference does not depend on what only the candidate uses, nor the other way round."""
+    return tuple(name for name in FIELDS if name not in OTHERS[arguments["model"]])
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -60,7 +66,7 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, flo
     texts = plans.tokenise(encoder, training, plan)
     weights = Weights(spec.temperature, spec.teacher_temperature, spec.kl_weight, spec.regression_weight if job.has("reference") else 0.0)
     step = Contrastive(
-        encoder, texts, plan, weights, teacher=_teacher(job), targets=_targets(job, texts, weights),
+        encoder, texts, plan, weights, teacher=_teacher(job), targets=_targets(job, texts, weights, encoder.device),
         micro_batch=spec.micro_batch, batch_tokens=spec.batch_tokens, mixed=spec.dtype == "bfloat16",
     )  # fmt: skip
 
@@ -94,14 +100,14 @@ def _teacher(job: Job) -> dict[str, dict[str, float]] | None:
     return scores or None
 
 
-def _targets(job: Job, texts: Any, weights: Any) -> Any:
+def _targets(job: Job, texts: Any, weights: Any, device: str) -> Any:
     if not weights.regression:
         return None
     from effir.export.loading import load_encoder
     from effir.phases.compute import dtype_of
     from effir.train import plan as plans
 
-    reference = load_encoder(job.folder("reference"), dtype_of(job.spec), "cpu")
+    reference = load_encoder(job.folder("reference"), dtype_of(job.spec), device)
     targets = plans.targets(reference, texts, job.spec.batch_tokens)
     job.forward_passes += reference.forward_passes
     return targets
