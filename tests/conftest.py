@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -17,7 +16,7 @@ import psutil
 import pytest
 import requests
 
-from effir.services import local, programs
+from effir.services import layout, local, programs
 from effir.services.airflow import Airflow
 from effir.services.store import Store
 
@@ -30,17 +29,8 @@ DEPLOYMENTS = [
 
 def free_block(start: int = 23_000) -> dict[str, int]:
     """A free block of ports, as the embedded stack lays them out."""
-    for base in range(start + os.getpid() % 300 * 10, 32_000, 10):
-        ports = {name: base + offset for offset, name in enumerate(programs.PORTS)}
-        if all(map(is_free, [*ports.values(), *(ports[name] + programs.TWIN_DISTANCE for name in programs.TWINS)])):
-            return ports
-    raise AssertionError("no free ports")
-
-
-def is_free(port: int) -> bool:
-    """Whether nothing listens on this loopback port."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+    blocks = (layout.block(base) for base in range(start + os.getpid() % 300 * 10, 32_000, 10))
+    return next(ports for ports in blocks if all(map(layout.is_free, layout.all_ports(ports))))
 
 
 def pytest_configure() -> None:
@@ -57,12 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real S3 server on loopback; the environment that reaches it."""
     folder = tmp_path_factory.mktemp("s3")
-    layout = programs.Layout(folder, folder, free_block(), {"s3_key": "test", "s3_secret": "test-secret", "airflow_password": ""})
+    place = layout.Layout(folder, folder, free_block(), {"s3_key": "test", "s3_secret": "test-secret", "airflow_password": ""})
     settings = {
-        name: value for name, value in programs.client_environment(layout).items() if name.startswith(("AWS_", "EFFIR_STORE", "NO_"))
+        name: value for name, value in programs.client_environment(place).items() if name.startswith(("AWS_", "EFFIR_STORE", "NO_"))
     }
     with (folder / "weed.log").open("w") as log:
-        process = subprocess.Popen(programs.commands(layout)["s3"], env=os.environ | settings, stdout=log, stderr=log)
+        process = subprocess.Popen(programs.commands(place)["s3"], env=os.environ | settings, stdout=log, stderr=log)
     try:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in settings.items():
@@ -93,13 +83,13 @@ def store(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def mlflow_server(s3_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real MLflow server beside the S3 server; the environment that reaches it."""
     folder = tmp_path_factory.mktemp("mlflow")
-    layout = programs.Layout(folder, folder, free_block(), {"s3_key": "", "s3_secret": "", "airflow_password": ""})
-    settings = {"MLFLOW_TRACKING_URI": layout.url("mlflow"), "MLFLOW_S3_ENDPOINT_URL": s3_server["AWS_ENDPOINT_URL_S3"]}
+    place = layout.Layout(folder, folder, free_block(), {"s3_key": "", "s3_secret": "", "airflow_password": ""})
+    settings = {"MLFLOW_TRACKING_URI": place.url("mlflow"), "MLFLOW_S3_ENDPOINT_URL": s3_server["AWS_ENDPOINT_URL_S3"]}
     environment = os.environ | s3_server | settings | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "mlflow.log").open("w") as log:
-        process = subprocess.Popen(programs.commands(layout)["mlflow"], env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(programs.commands(place)["mlflow"], env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        eventually(lambda: requests.get(f"{layout.url('mlflow')}/health", timeout=2).ok, seconds=180)
+        eventually(lambda: requests.get(f"{place.url('mlflow')}/health", timeout=2).ok, seconds=180)
         yield settings
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -34,7 +34,7 @@ def overrides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def effir(*arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
     """Run a command as a person would."""
-    return subprocess.run([sys.executable, "-m", "effir.cli", *arguments], capture_output=True, text=True, input=text, timeout=900)
+    return subprocess.run([sys.executable, "-m", "effir.cli", *arguments], capture_output=True, text=True, input=text, timeout=1800)
 
 
 def run(overrides: dict[str, Any], **changes: Any) -> "subprocess.CompletedProcess[str]":
@@ -65,7 +65,7 @@ def outcome(home: Path, code: int, overrides: dict[str, Any]) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_run_computes_everything(first: dict[str, Any], stack: Any) -> None:
     assert set(first) == FIELDS
     assert first["metric"] == "ndcg_at_10"
@@ -87,7 +87,7 @@ def test_a_rejected_run_is_green_and_crowns_nobody(first: dict[str, Any], stack:
     assert stack.airflow.run("effir_compress", first["dag_run_id"])["state"] == "success"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_what_was_done_before_is_found(second: dict[str, Any], stack: Any) -> None:
     assert sum(phase["forward_passes"] for phase in second["phases"]) == 0
     computing = [phase for phase in second["phases"] if phase["name"].split()[0] in COMPUTING]

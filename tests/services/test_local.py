@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from effir.errors import BadInput
-from effir.services import local, programs
+from effir.services import layout, local, programs
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
@@ -55,7 +55,7 @@ def test_everything_listens_on_loopback_alone(stack: Any) -> None:
 
 def test_nothing_listened_beyond_loopback_while_it_started(stack: Any) -> None:
     seen = json.loads((stack.home / "listened.json").read_text())
-    assert len(seen) >= len(programs.PORTS)
+    assert len(seen) >= len(layout.PORTS)
     assert {address for address, _ in seen} <= LOOPBACK
 
 
@@ -95,32 +95,6 @@ def test_secrets_are_private_and_in_no_log(stack: Any) -> None:
         assert not [secret for secret in secrets if secret in text], path
 
 
-def test_two_stacks_have_secrets_of_their_own(tmp_path: Path) -> None:
-    one, other = (local._secrets(tmp_path / name) for name in ("one.json", "other.json"))
-    assert not set(one.values()) & set(other.values())
-    assert local._secrets(tmp_path / "one.json") == one
-
-
-def test_a_lone_busy_port_is_avoided_or_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home.mkdir()
-    chosen = local._choose_ports(home / "ports.json")
-    assert local._choose_ports(home / "ports.json") == chosen
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", chosen["filer"] + programs.TWIN_DISTANCE))
-        busy.listen()
-        assert not set(local._choose_ports(home / "ports.json").values()) & set(chosen.values())
-        monkeypatch.setenv("EFFIR_PORT_BASE", str(chosen["airflow"]))
-        with pytest.raises(BadInput, match=f"port {chosen['filer'] + programs.TWIN_DISTANCE} is in use"):
-            local._choose_ports(home / "ports.json")
-
-
-@pytest.mark.parametrize("base", ["80", "60000", "high"])
-def test_a_port_base_out_of_range_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
-    monkeypatch.setenv("EFFIR_PORT_BASE", base)
-    with pytest.raises(BadInput, match=f"EFFIR_PORT_BASE is '{base}'"):
-        local.up()
-
-
 def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EFFIR_HOME", str(tmp_path / "file"))
@@ -144,7 +118,7 @@ def test_where_no_stack_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("EFFIR_AIRFLOW_URL", raising=False)
     assert local.down() == 0
     assert local.status() == {}
-    for ask in (local.client_environment, local.connect, local.layout_of):
+    for ask in (local.client_environment, local.connect, layout.layout_of):
         with pytest.raises(BadInput, match="start one with `effir up`"):
             ask()
 
@@ -153,8 +127,8 @@ def test_settings_of_the_caller_do_not_leak_in(tmp_path: Path, monkeypatch: pyte
     for name in ("AWS_PROFILE", "AIRFLOW__CORE__EXECUTOR", "MLFLOW_TRACKING_TOKEN", "EFFIR_STORE"):
         monkeypatch.setenv(name, "the caller's")
     monkeypatch.setenv("EFFIR_DATA", "/data")
-    layout = programs.Layout(tmp_path, tmp_path, local._block(20_000), local._secrets(tmp_path / "secrets.json"))
-    found = programs.environment(layout, tmp_path)
+    place = layout.Layout(tmp_path, tmp_path, layout.block(20_000), layout.choose_secrets(tmp_path / "secrets.json"))
+    found = programs.environment(place, tmp_path)
     assert "the caller's" not in found.values()
     assert found["EFFIR_DATA"] == "/data"
     assert found["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"

@@ -7,7 +7,8 @@ import requests
 
 from effir.errors import EffirError
 from effir.services.airflow import Airflow
-from effir.services.programs import BUCKETS, REGION, Layout
+from effir.services.layout import Layout
+from effir.services.programs import BUCKETS, REGION
 
 AIRFLOW_PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 

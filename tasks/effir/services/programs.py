@@ -3,32 +3,15 @@
 import os
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-LOOPBACK = "127.0.0.1"
-PORTS = ("airflow", "mlflow", "s3", "master", "volume", "filer", "admin")
-TWINS = ("s3", "master", "volume", "filer", "admin")
-TWIN_DISTANCE = 10_000
+from effir.services.layout import LOOPBACK, TWINS, Layout
+
 BUCKETS = ("effir", "mlflow")
 REGION = "us-east-1"
 SETTINGS = ("AIRFLOW", "MLFLOW_", "AWS_", "EFFIR_")
 KEPT = ("AWS_CA_BUNDLE", "EFFIR_DATA", "EFFIR_DEPLOYMENTS", "EFFIR_DAGS", "EFFIR_RUNNER", "EFFIR_COMMAND")
 DROPPED = ("PYTHONDONTWRITEBYTECODE",)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a stack keeps its state, which ports it has, and its secrets."""
-
-    folder: Path
-    sockets: Path
-    ports: dict[str, int]
-    secrets: dict[str, str]
-
-    def url(self, service: str) -> str:
-        """Address of airflow, mlflow or s3."""
-        return f"http://{LOOPBACK}:{self.ports[service]}"
 
 
 def commands(layout: Layout) -> dict[str, list[str]]:
