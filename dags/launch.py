@@ -21,6 +21,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 CONNECTION = "effir_s3"
 BAD_INPUT = 2
 BEGIN = "begin"
+FORM = ("begin", "arms")
 PREFIX = "effir: "
 DIE_WITH_PARENT = 1
 SENTENCES: dict[str, str] = json.loads((Path(__file__).parent / "phases.json").read_text())
@@ -29,23 +30,36 @@ SENTENCES: dict[str, str] = json.loads((Path(__file__).parent / "phases.json").r
 class Phase(BaseOperator):
     """One phase of a run: writes its call, lets the runner run it, hands its result back.
 
-    `begin` is given the trigger form; every other phase the spec that `begin` made of it.
+    The first one is given the trigger form; every other phase the spec that the first made of it.
 
     inputs:    name → result of an earlier phase, a list of them, or a manifest URI
+    spec:      another spec than the one that the first phase made
+    label:     what people tell the executions of a mapped phase apart by; the cache does not care
     only:      of a list of results, the model whose results are meant
     summarise: tell the phase, as its argument `phases`, how those before it went
     """
 
-    template_fields = ("inputs", "arguments")
+    template_fields = ("inputs", "arguments", "spec", "label")
     ui_color = "#e8f0fe"
 
     def __init__(
-        self, *, phase: str, inputs: Any = None, arguments: Any = None, only: str = "", summarise: bool = False, **settings: Any
+        self,
+        *,
+        phase: str,
+        inputs: Any = None,
+        arguments: Any = None,
+        spec: Any = None,
+        label: Any = None,
+        only: str = "",
+        summarise: bool = False,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.phase = phase
         self.inputs = inputs if inputs is not None else {}
         self.arguments = arguments if arguments is not None else {}
+        self.spec = spec
+        self.label = label if label is not None else {}
         self.only = only
         self.summarise = summarise
 
@@ -71,16 +85,17 @@ class Phase(BaseOperator):
     def call(self, context: Any) -> dict[str, Any]:
         """What the phase is told."""
         run = {"id": context["run_id"], "mlflow_run_id": None, "airflow_url": airflow_url(context)}
-        if self.phase == BEGIN:
-            form = {name: value for name, value in context["params"].items() if value is not None}
-            return {"run": run, "profile": form.pop("profile"), "overrides": form}
+        if self.phase in FORM:
+            form = {name: value for name, value in context["params"].items() if value is not None and name not in self.arguments}
+            return {"run": run, "profile": form.pop("profile"), "overrides": form, "arguments": self.arguments}
         begun = context["ti"].xcom_pull(task_ids=BEGIN)
         run["mlflow_run_id"] = begun["output"]["mlflow_run_id"]
         inputs = {name: found for name, value in self.inputs.items() if (found := pick(name, value, self.only))}
         arguments = dict(self.arguments)
         if self.summarise:
             arguments["phases"] = [summary for value in self.inputs.values() for summary in summaries(value)]
-        return {"run": run, "spec": begun["output"]["spec"], "inputs": inputs, "arguments": arguments}
+        spec = self.spec or begun["output"]["spec"]
+        return {"run": run, "spec": spec, "inputs": inputs, "arguments": arguments, "label": self.label}
 
 
 class ProcessPhase(Phase):
@@ -123,9 +138,9 @@ def phase(name: str, *, task_id: str | None = None, **settings: Any) -> Any:
     return runner()(task_id=task_id or name, phase=name, doc_md=SENTENCES[name], **settings).output
 
 
-def mapped_phase(name: str, calls: Any, **settings: Any) -> Any:
+def mapped_phase(name: str, calls: Any, *, task_id: str | None = None, **settings: Any) -> Any:
     """The tasks of a phase, one for each call {"inputs": …, "arguments": …}; their output is a list of results."""
-    return runner().partial(task_id=name, phase=name, doc_md=SENTENCES[name], **settings).expand_kwargs(calls).output
+    return runner().partial(task_id=task_id or name, phase=name, doc_md=SENTENCES[name], **settings).expand_kwargs(calls).output
 
 
 def pick(name: str, value: Any, only: str = "") -> Any:
@@ -142,18 +157,18 @@ def pick(name: str, value: Any, only: str = "") -> Any:
 
 
 def summaries(value: Any) -> list[dict[str, Any]]:
-    """How phases went: {name, state, cached, seconds, forward_passes} of a result or each of a list of them."""
+    """How phases went: {name, state, label, manifest, cached, seconds, forward_passes} of a result or each of a list of them."""
     if isinstance(value, str):
         return []
     results = [value] if isinstance(value, dict) else list(value)
-    told = ("cached", "seconds", "forward_passes")
+    told = ("label", "manifest", "cached", "seconds", "forward_passes")
     return [{"name": called(one), "state": "success"} | {name: one[name] for name in told} for one in results]
 
 
 def called(result: dict[str, Any]) -> str:
     """A phase with what tells its executions apart: `encode candidate semanlink 0`."""
-    told = (str(result["arguments"][name]) for name in ("model", "collection", "shard") if name in result["arguments"])
-    return " ".join([result["phase"], *told])
+    known = result["label"] | result["arguments"]
+    return " ".join([result["phase"], *(str(known[name]) for name in ("arm", "seed", "model", "collection", "shard") if name in known)])
 
 
 def addresses(context: Any) -> tuple[str, str]:

@@ -18,23 +18,23 @@ def intervals(rows: Sequence[Interval]) -> str:
     if not rows:
         return ""
     ends = [value for _, difference, low, high, margin in rows for value in (difference, low, high, -margin, 0.0)]
-    left, right = _widened(min(ends), max(ends))
+    left, right = widened(min(ends), max(ends))
     height = ROW * len(rows) + 40
 
     def x(value: float) -> float:
         return LABEL + (value - left) / (right - left) * (WIDTH - LABEL - 20)
 
-    parts = [_line(x(0), 8, x(0), height - 32, "zero")]
+    parts = [svg_line(x(0), 8, x(0), height - 32, "zero")]
     for place, (label, difference, low, high, margin) in enumerate(rows):
         y = 24 + ROW * place
         parts += [
-            _text(LABEL - 12, y + 4, label, "label"),
-            _line(x(-margin), y - 11, x(-margin), y + 11, "margin"),
-            _line(x(low), y, x(high), y, "interval"),
+            svg_text(LABEL - 12, y + 4, label, "label"),
+            svg_line(x(-margin), y - 11, x(-margin), y + 11, "margin"),
+            svg_line(x(low), y, x(high), y, "interval"),
             f'<circle class="dot" cx="{x(difference):.1f}" cy="{y}" r="4.5"><title>{escape(label)}: {difference:+.2f}</title></circle>',
         ]
-    parts += [_text(x(tick), height - 12, f"{tick:+g}" if tick else "0", "tick") for tick in _ticks(left, right)]
-    return _svg(height, parts, "Difference in nDCG@10 (points) with 95% intervals; the dashed ticks mark the tolerated loss")
+    parts += [svg_text(x(tick), height - 12, f"{tick:+g}" if tick else "0", "tick") for tick in ticks(left, right)]
+    return svg(height, parts, "Difference in nDCG@10 (points) with 95% intervals; the dashed ticks mark the tolerated loss")
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
@@ -45,32 +45,33 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         return ""
     height, bottom = 260, 220
     left, right = min(x for x, _ in points), max(x for x, _ in points)
-    low, high = _widened(min(y for _, y in points), max(y for _, y in points))
+    low, high = widened(min(y for _, y in points), max(y for _, y in points))
 
     def place(point: tuple[float, float]) -> str:
         x = 60 + (point[0] - left) / ((right - left) or 1) * (WIDTH - 80)
         return f"{x:.1f},{bottom - (point[1] - low) / (high - low) * (bottom - 20):.1f}"
 
-    parts = [_line(60, bottom, WIDTH - 20, bottom, "zero")]
-    for tick in _ticks(low, high):
+    parts = [svg_line(60, bottom, WIDTH - 20, bottom, "zero")]
+    for tick in ticks(low, high):
         y = bottom - (tick - low) / (high - low) * (bottom - 20)
-        parts += [_line(60, y, WIDTH - 20, y, "grid"), _text(52, y + 4, f"{tick:g}", "label")]
+        parts += [svg_line(60, y, WIDTH - 20, y, "grid"), svg_text(52, y + 4, f"{tick:g}", "label")]
     for number, (name, line) in enumerate(kept.items()):
         parts.append(f'<polyline class="line line{number % 4}" points="{" ".join(map(place, line))}"/>')
         parts.append(f'<text class="legend line{number % 4}" x="{WIDTH - 30}" y="{24 + 18 * number}">{escape(name)}</text>')
-    parts += [_text(60, height - 18, f"step {left:g}", "tick"), _text(WIDTH - 40, height - 18, f"{right:g}", "tick")]
-    return _svg(height, parts, "Training loss by step")
+    parts += [svg_text(60, height - 18, f"step {left:g}", "tick"), svg_text(WIDTH - 40, height - 18, f"{right:g}", "tick")]
+    return svg(height, parts, "Training loss by step")
 
 
-def _widened(low: float, high: float) -> tuple[float, float]:
+def widened(low: float, high: float) -> tuple[float, float]:
+    """A range with some room at both ends."""
     room = (high - low) * 0.06 or 1.0
     return low - room, high + room
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Round numbers inside a range, about five of them.
 
-    >>> _ticks(-2.2, 1.1)
+    >>> ticks(-2.2, 1.1)
     [-2.0, -1.0, 0.0, 1.0]
     """
     rough = (high - low) / 5
@@ -80,13 +81,16 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(step * count, 10) + 0.0 for count in range(first, math.floor(high / step) + 1)]
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+def svg_line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    """A line of a class of the style sheet."""
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _text(x: float, y: float, text: str, kind: str) -> str:
+def svg_text(x: float, y: float, text: str, kind: str) -> str:
+    """Text of a class of the style sheet."""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
-def _svg(height: int, parts: Sequence[str], title: str) -> str:
+def svg(height: int, parts: Sequence[str], title: str) -> str:
+    """The picture of these parts, WIDTH wide."""
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'

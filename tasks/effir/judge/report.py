@@ -62,21 +62,30 @@ def loss_curve(training: Any) -> list[tuple[float, float]]:
 
 def render(report: Report) -> str:
     """The page as HTML text, with every picture inside."""
-    environment = jinja2.Environment(
+    return (
+        environment()
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            metrics=METRICS,
+            differences=Markup(intervals(_rows(report))),
+            curves=Markup(curves(report.training)),
+            images={title: base64.b64encode(data).decode() for title, data in report.images.items()},
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Where the pages' templates are read, with the filters that they use."""
+    found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"points": points, "signed": signed, "count": count, "median": statistics.median}
-    return environment.get_template("report.html.jinja").render(
-        report=report,
-        metrics=METRICS,
-        differences=Markup(intervals(_rows(report))),
-        curves=Markup(curves(report.training)),
-        images={title: base64.b64encode(data).decode() for title, data in report.images.items()},
-    )
+    found.filters |= {"points": points, "signed": signed, "count": count, "median": statistics.median}
+    return found
 
 
 def points(score: float | None) -> str:

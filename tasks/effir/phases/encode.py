@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from effir.errors import EffirError
 from effir.phases.job import Job
 
 FIELDS = (
@@ -25,33 +26,44 @@ def run(job: Job) -> dict[str, Any]:
     work = [("corpus", "document", ids, [document_text(collection.corpus[one]) for one in ids])]
     if shard == 0:
         work.append(("queries", "query", list(collection.queries), list(collection.queries.values())))
-    encode = _minilm(job, device) if job.arguments["model"] == "minilm" else _own(job, device)
+    encode = encoding(job, device)
     for label, kind, names, texts in work:
-        vectors = encode(texts, kind)
-        if not np.isfinite(vectors).all():
-            from effir.errors import EffirError
-
-            raise EffirError(
-                f"{job.arguments['model']} gives vectors that are not finite on {name}: the model is broken, or {job.spec.dtype} too narrow"
-            )
+        vectors = finite(job, encode(texts, kind), name)
         np.save(job.out / f"{label}.npy", vectors.astype(np.float16), allow_pickle=False)
         (job.out / f"{label}_ids.json").write_text(json.dumps(names))
     return {"documents": len(ids), "queries": len(collection.queries) if shard == 0 else 0}
 
 
-def _own(job: Job, device: str) -> Any:
+def encoding(job: Job, device: str, encoder: Any = None) -> Any:
+    """What turns (texts, query or document) into unit vectors, float32, (n, d): the model that the arguments name, or `encoder`."""
+    return _minilm(job, device) if job.arguments["model"] == "minilm" else _own(job, encoder or own_encoder(job, device))
+
+
+def finite(job: Job, vectors: Any, collection: str) -> Any:
+    """The same vectors. Raises EffirError if one is not finite."""
+    import numpy as np
+
+    if not np.isfinite(vectors).all():
+        model = job.arguments["model"]
+        raise EffirError(f"{model} gives vectors that are not finite on {collection}: it is broken, or {job.spec.dtype} too narrow")
+    return vectors
+
+
+def own_encoder(job: Job, device: str) -> Any:
+    """The input `model` as an Encoder; the untrained base is given the spec's settings, any other model has its own."""
     from effir.export import loading
     from effir.phases.compute import dtype_of
     from effir.retrieve.encode import Encoder
     from effir.retrieve.settings import Settings
 
     folder = job.folder("model")
-    if job.arguments["model"] == "base":
-        backbone = loading.load_backbone(folder, dtype_of(job.spec))
-        encoder = Encoder(backbone, loading.load_tokenizer(folder), Settings.from_spec(job.spec), device)
-    else:
-        encoder = loading.load_encoder(folder, dtype_of(job.spec), device)
+    if job.arguments["model"] != "base":
+        return loading.load_encoder(folder, dtype_of(job.spec), device)
+    backbone = loading.load_backbone(folder, dtype_of(job.spec))
+    return Encoder(backbone, loading.load_tokenizer(folder), Settings.from_spec(job.spec), device)
 
+
+def _own(job: Job, encoder: Any) -> Any:
     def encode(texts: list[str], kind: str) -> Any:
         vectors = encoder.encode(texts, kind, job.spec.batch_tokens, lambda done, of: job.progress(done, of, f"{kind} tokens"))
         job.forward_passes = encoder.forward_passes

@@ -19,40 +19,38 @@ def run(job: Job) -> dict[str, Any]:
     """Writes scores.parquet, metrics.json, runs/MODEL/COLLECTION.trec and mteb/MODEL/COLLECTION.json."""
     from effir.retrieve import metrics
 
-    collections = _collections(job)
+    given = collections(job)
     encodes = _encodes(job)
-    if unknown := sorted({name for _, name in encodes} - set(collections)):
+    if unknown := sorted({name for _, name in encodes} - set(given)):
         raise BadInput(f"phase evaluate was given vectors of {', '.join(unknown)}, but not the collection itself")
     rows: list[dict[str, Any]] = []
     table: dict[str, dict[str, dict[str, float]]] = {}
     models = ["bm25", *dict.fromkeys(model for model, _ in encodes)]
-    for done, (model, name) in enumerate((model, name) for model in models for name in collections):
-        collection = collections[name]
+    for done, (model, name) in enumerate((model, name) for model in models for name in given):
+        collection = given[name]
         if model != "bm25" and (model, name) not in encodes:
             raise BadInput(f"phase evaluate was given no vectors of {model} for {name}")
-        found = _lexical(collection) if model == "bm25" else _dense(job, collection, encodes[model, name])
+        found = lexical(collection) if model == "bm25" else _dense(job, collection, encodes[model, name])
         scores = metrics.per_query(found, collection.qrels)
         table.setdefault(model, {})[name] = metrics.means(scores)
-        rows += [
-            {"model": model, "collection": name, "query_id": query, "cluster": collection.clusters.get(query, query), **values}
-            for query, values in scores.items()
-        ]
+        rows += rows_of(model, collection, scores)
         metrics.write_run(found, job.out / "runs" / model / f"{name}.trec", tag=model)
         _write_json(job.out / "mteb" / model / f"{name}.json", metrics.mteb_result(name, table[model][name]))
         for metric, value in table[model][name].items():
             job.metric(_label(model, name, metric), value)
-        job.progress(done + 1, len(models) * len(collections), f"{model} {name} {table[model][name]['ndcg_at_10']:.4f}")
-    _write_scores(rows, job.out / "scores.parquet")
-    _write_json(job.out / "metrics.json", table | _mean_13(table, collections))
+        job.progress(done + 1, len(models) * len(given), f"{model} {name} {table[model][name]['ndcg_at_10']:.4f}")
+    write_scores(rows, job.out / "scores.parquet")
+    _write_json(job.out / "metrics.json", table | _mean_13(table, given))
     return _numbers(table)
 
 
-def _collections(job: Job) -> dict[str, "Collection"]:
+def collections(job: Job) -> dict[str, "Collection"]:
+    """The input `collections` by name, in order."""
     from effir.retrieve.collections import load_folder
 
     uris = job.inputs.get("collections") or []
     if not uris:
-        raise BadInput("phase evaluate needs the input 'collections', a list of manifest URIs")
+        raise BadInput(f"phase {job.phase} needs the input 'collections', a list of manifest URIs")
     loaded = [load_folder(job.folder_at(uri)) for uri in uris]
     return {collection.name: collection for collection in loaded}
 
@@ -69,7 +67,8 @@ def _encodes(job: Job) -> dict[tuple[str, str], list[str]]:
     return {key: [found[number] for number in sorted(found)] for key, found in shards.items()}
 
 
-def _lexical(collection: "Collection") -> "Run":
+def lexical(collection: "Collection") -> "Run":
+    """BM25's ranking."""
     from effir.retrieve import bm25
     from effir.retrieve.collections import document_text
 
@@ -123,7 +122,16 @@ def _numbers(table: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
     return {_label(model, name, "ndcg_at_10"): table[model][name]["ndcg_at_10"] for model, name in pairs[:5]}
 
 
-def _write_scores(rows: list[dict[str, Any]], path: Path) -> None:
+def rows_of(model: str, collection: "Collection", scores: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """Rows of scores.parquet: model, collection, query_id, cluster, and every metric."""
+    return [
+        {"model": model, "collection": collection.name, "query_id": query, "cluster": collection.clusters.get(query, query), **values}
+        for query, values in scores.items()
+    ]
+
+
+def write_scores(rows: list[dict[str, Any]], path: Path) -> None:
+    """scores.parquet, a row per model, collection and query."""
     import pyarrow
     from pyarrow import parquet
 

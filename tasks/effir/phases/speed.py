@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from effir.retrieve.encode import Encoder
 
 FIELDS = ("batch_tokens", "device", "dtype", "seed", "speed_documents", "speed_seconds", "threads")
+KINDS = ("query", "document")
 QUERY_BATCH = 64
 ROUNDS = 12
 PROTOCOL = (
@@ -28,30 +29,42 @@ Tokens = Sequence[Sequence[int]]
 
 def run(job: Job) -> dict[str, Any]:
     """Write speed.json."""
-    from effir.judge.speed import flops, interleaved, shape_of, summary
     from effir.phases.compute import ready
 
     device = ready(job.spec)
-    texts = {kind: _choose(job, kind) for kind in ("query", "document")}
-    pair = _load(job, "reference", device), _load(job, "candidate", device)
-    report: dict[str, Any] = {}
-    for done, (kind, chosen) in enumerate(texts.items()):
-        everything = pair[0].tokenize(chosen, kind)
-        if pair[1].tokenize(chosen, kind) != everything:
-            raise BadInput("the candidate's tokenizer or templates are not the reference's: their speeds do not compare")
-        tokens = _one_round(job, pair[0], everything, kind)
-        rounds = interleaved(_task(job, pair[0], tokens, kind), _task(job, pair[1], tokens, kind), job.spec.speed_seconds / 2)
-        lengths = [len(ids) for ids in tokens]
-        bound = flops(shape_of(pair[0].model), lengths) / flops(shape_of(pair[1].model), lengths)
-        report[kind] = summary(rounds, bound, job.spec.seed) | {"texts": len(tokens), "tokens": sum(lengths), "rounds": len(rounds)}
-        job.progress(done + 1, 2, f"{kind} {report[kind]['ratio']:.2f} times as fast, {report[kind]['of_bound']:.0%} of the bound")
-    job.forward_passes += sum(encoder.forward_passes for encoder in pair)
-    report |= {"machine": _machine(job, pair[0]), "protocol": PROTOCOL}
+    pair = load(job, "reference", device), load(job, "candidate", device)
+    report = measure(job, *pair)
     (job.out / "speed.json").write_text(json.dumps(report, indent=1))
-    return {f"{kind}_{name}": report[kind][key] for kind in texts for name, key in (("speedup", "ratio"), ("of_bound", "of_bound"))}
+    return numbers(report)
 
 
-def _load(job: Job, name: str, device: str) -> "Encoder":
+def measure(job: Job, reference: "Encoder", candidate: "Encoder") -> dict[str, Any]:
+    """What speed.json holds. Raises BadInput where the two do not cut texts into the same tokens."""
+    from effir.judge.speed import flops, interleaved, shape_of, summary
+
+    report: dict[str, Any] = {}
+    for done, kind in enumerate(KINDS):
+        chosen = _choose(job, kind)
+        everything = reference.tokenize(chosen, kind)
+        if candidate.tokenize(chosen, kind) != everything:
+            raise BadInput("the candidate's tokenizer or templates are not the reference's: their speeds do not compare")
+        tokens = _one_round(job, reference, everything, kind)
+        rounds = interleaved(_task(job, reference, tokens, kind), _task(job, candidate, tokens, kind), job.spec.speed_seconds / 2)
+        lengths = [len(ids) for ids in tokens]
+        bound = flops(shape_of(reference.model), lengths) / flops(shape_of(candidate.model), lengths)
+        report[kind] = summary(rounds, bound, job.spec.seed) | {"texts": len(tokens), "tokens": sum(lengths), "rounds": len(rounds)}
+        job.progress(done + 1, len(KINDS), f"{kind} {report[kind]['ratio']:.2f} times as fast, {report[kind]['of_bound']:.0%} of the bound")
+    job.forward_passes += reference.forward_passes + candidate.forward_passes
+    return report | {"machine": _machine(job, reference), "protocol": PROTOCOL}
+
+
+def numbers(report: dict[str, Any]) -> dict[str, float]:
+    """The four figures of a speed.json that matter."""
+    return {f"{kind}_{name}": report[kind][key] for kind in KINDS for name, key in (("speedup", "ratio"), ("of_bound", "of_bound"))}
+
+
+def load(job: Job, name: str, device: str) -> "Encoder":
+    """The input called `name` as an Encoder."""
     from effir.export.loading import load_encoder
     from effir.phases.compute import dtype_of
 
@@ -64,7 +77,7 @@ def _choose(job: Job, kind: str) -> list[str]:
 
     collections = [load_folder(job.folder_at(uri)) for uri in job.inputs.get("collections") or []]
     if not collections:
-        raise BadInput("phase speed needs the input 'collections', a list of manifest URIs")
+        raise BadInput(f"phase {job.phase} needs the input 'collections', a list of manifest URIs")
     texts = [
         list(one.queries.values()) if kind == "query" else [document_text(text) for text in one.corpus.values()] for one in collections
     ]

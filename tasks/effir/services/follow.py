@@ -194,8 +194,8 @@ def _named(task: str, index: int) -> str:
 
 def _called(task: str, result: dict[str, Any]) -> str:
     """A phase with what tells its executions apart: `encode candidate semanlink 0`."""
-    told = (str(result["arguments"][name]) for name in ("model", "collection", "shard") if name in result["arguments"])
-    return " ".join([result["phase"], *told])
+    known = result["label"] | result["arguments"]
+    return " ".join([result["phase"], *(str(known[name]) for name in ("arm", "seed", "model", "collection", "shard") if name in known)])
 
 
 def _figure(result: dict[str, Any]) -> str:

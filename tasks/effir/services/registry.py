@@ -62,7 +62,7 @@ def phase_run(run: dict[str, Any], name: str, arguments: dict[str, Any]) -> Iter
         return
     api = Api()
     experiment = api.get("runs/get", run_id=parent)["run"]["info"]["experiment_id"]
-    parts = [str(arguments[key]) for key in ("model", "collection", "shard") if key in arguments]
+    parts = [str(arguments[key]) for key in ("arm", "seed", "model", "collection", "shard") if key in arguments]
     tags = {"mlflow.parentRunId": parent, "effir.role": "phase", "effir.phase": name, "effir.dag_run_id": run.get("id")}
     tracker = Tracker(api, _create_run(api, experiment, " ".join([name, *parts]), tags))
     status = "FAILED"

@@ -1,0 +1,121 @@
+"""
+# Many variants of one model, measured side by side
+
+Cuts a language model in many ways, fine-tunes every cut like the full-size reference, and draws quality against measured speed,
+with intervals. What the variants share is computed once. A variant that fails does not sink the others; killed and triggered
+again, the DAG redoes only what was unfinished.
+
+**Trigger**: choose a profile, write the variants, separated by commas, and the seeds. A variant is a name of the paper (8A, 16M,
+last8B, 16M8A, 16M-30%, -30%), perhaps with settings of its own: `16M-30%:neuron_score=magnitude:regression_weight=5`.
+"""
+
+import datetime
+from typing import Any
+
+from airflow.sdk import DAG, Param, dag, task, task_group
+
+from form import params
+from launch import mapped_phase, phase
+
+COMPUTES = {"pool": "compute"}
+ARM = "{{ task.label['arm'] }} · seed {{ task.label['seed'] }}"
+QUESTION = {
+    "variants": Param(
+        "8A,8M,last4B,last8B,8M-30%,-30%,last4B-10%,15M", type="string", minLength=1, title="Variants", section="Frontier",
+        description_md="What is cut, separated by commas: VARIANT or VARIANT:key=value:key=value.",
+    ),
+    "seeds": Param("0", type="string", minLength=1, title="Seeds", section="Frontier", description_md="Separated by commas."),
+}  # fmt: skip
+
+
+@task
+def reference_calls(begun: Any, prepared: Any, taught: Any) -> list[dict[str, Any]]:
+    """A full-size reference for every seed and every way of training."""
+    inputs = {"base": prepared["parts"]["base"], "training": prepared["parts"]["training"], "teacher": taught["manifest"]}
+    return [{"inputs": inputs, "spec": one["spec"], "label": one["label"]} for one in begun["output"]["references"]]
+
+
+@task
+def score_calls(begun: Any, prepared: Any, references: Any) -> list[dict[str, Any]]:
+    """Importance scores, one for each measure that a variant asks for."""
+    parts = prepared["parts"]
+    trained = [one["manifest"] for one in references]
+    shared = {"calibration": parts["calibration"], "training": parts["training"]}
+    return [
+        {"inputs": shared | {"base": parts["base"] if one["reference"] is None else trained[one["reference"]]}, "spec": one["spec"]}
+        for one in begun["output"]["scores"]
+    ]
+
+
+@task
+def landmark_calls(prepared: Any, references: Any) -> list[dict[str, Any]]:
+    """What the variants are seen beside: the references, the untrained base, BM25 and MiniLM."""
+    collections = {"collections": [prepared["parts"][name] for name in prepared["output"]["collections"]]}
+    models = {"base": {"model": prepared["parts"]["base"]}, "bm25": {}, "minilm": {}}
+    calls = [{"inputs": collections | inputs, "arguments": {"model": name}, "label": {"arm": name}} for name, inputs in models.items()]
+    return calls + [
+        {
+            "inputs": collections | {"model": one["manifest"]},
+            "arguments": {"model": "reference"},
+            "label": {"arm": "reference"} | one["label"],
+        }
+        for one in references
+    ]
+
+
+@task
+def arm_calls(begun: Any, prepared: Any, references: Any, scores: Any) -> list[dict[str, Any]]:
+    """What each variant starts from."""
+    trained, scored = [one["manifest"] for one in references], [one["manifest"] for one in scores]
+    return [
+        {
+            "spec": one["spec"],
+            "label": {"arm": one["name"], "seed": one["seed"], "reference": one["reference"]},
+            "base": prepared["parts"]["base"] if one["cut"] == "base" else trained[one["reference"]],
+            "reference": trained[one["reference"]],
+            "scores": scored[one["scores"]],
+        }
+        for one in begun["output"]["arms"]
+    ]
+
+
+def frontier() -> DAG:
+    """The DAG."""
+
+    @dag(
+        dag_id="effir_frontier", schedule=None, params=QUESTION | params(), doc_md=__doc__, tags=["effir"],
+        catchup=False, max_active_runs=1, default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
+    )  # fmt: skip
+    def flow() -> None:
+        asked = {name: f"{{{{ params.{name} }}}}" for name in QUESTION}
+        begun = phase("arms", task_id="begin", arguments=asked)
+        prepared = phase("prepare", **COMPUTES)
+        begun >> prepared
+        training, calibration, collections = {"training": prepared}, {"calibration": prepared}, {"collections": prepared}
+        taught = phase("teacher", inputs=training, **COMPUTES)
+
+        calls = reference_calls(begun, prepared, taught)
+        references = mapped_phase("finetune", calls, task_id="references", arguments={"model": "reference"}, **COMPUTES)
+        scores = mapped_phase("importance", score_calls(begun, prepared, references), **COMPUTES)
+        landmarks = mapped_phase("assess", landmark_calls(prepared, references), task_id="landmarks", **COMPUTES)
+
+        @task_group(group_id="arm")
+        def arm(spec: Any, label: Any, base: Any, reference: Any, scores: Any) -> Any:
+            common = {"spec": spec, "label": label, "map_index_template": ARM} | COMPUTES
+            start = {"base": base}
+            dropped = phase("depth", inputs=start | {"importance": scores}, **common)
+            slimmed = phase("slim", inputs=start | training | calibration | {"depth": dropped}, **common)
+            cut = phase("narrow", inputs=start | {"depth": dropped, "slim": slimmed}, **common)
+            heal = start | training | {"teacher": taught, "narrow": cut, "reference": reference}
+            candidate = phase("finetune", inputs=heal, arguments={"model": "candidate"}, **common)
+            beside = collections | {"model": candidate, "reference": reference}
+            return phase("assess", inputs=beside, arguments={"model": "candidate"}, **common)
+
+        measured = arm.expand_kwargs(arm_calls(begun, prepared, references, scores))
+        seen = {"landmarks": landmarks, "arms": measured}
+        phase("frontier", inputs=seen, arguments={"arms": begun}, summarise=True, trigger_rule="all_done")
+
+    return flow()
+
+
+frontier()

@@ -1,0 +1,81 @@
+"""The arms of a frontier: variants with settings of their own, written on a line each, times seeds.
+
+An arm is written VARIANT or VARIANT:key=value:key=value, such as `16M-30%:neuron_score=magnitude`. Its variant says all about
+widths: `16M` keeps every neuron of the MLPs that stay. `cut=reference` cuts the fine-tuned reference instead of the base
+(the paper's finetune-then-prune, Table 1).
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from effir.errors import BadInput
+from effir.spec import RunSpec, parse
+
+CUTS = ("base", "reference")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model of a frontier: its name, its seed, what is cut, and its spec."""
+
+    name: str
+    seed: int
+    cut: str
+    spec: RunSpec
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self) | {"spec": self.spec.model_dump()}
+
+
+def arms(spec: RunSpec, variants: str, seeds: str) -> list[Arm]:
+    """Every variant with every seed, in the order given.
+
+    spec:     what holds for all of them where they do not say otherwise
+    variants: arms separated by commas or line ends
+    seeds:    whole numbers separated by commas
+    Raises BadInput for an empty list, one that does not parse, or an arm that is there twice.
+    """
+    numbers = seed_list(seeds)
+    names = [part.strip() for part in re.split(r"[,\n]", variants) if part.strip()]
+    if not names:
+        raise BadInput("variants is empty: give at least one, such as 8M,16M-30%,last8B")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(f"variants names {twice[0]} twice")
+    return [arm(spec, name, seed) for name in names for seed in numbers]
+
+
+def arm(spec: RunSpec, name: str, seed: int) -> Arm:
+    """One arm from its line. Raises BadInput naming the arm for whatever is wrong with it."""
+    variant, *settings = name.split(":")
+    given: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise BadInput(f"the arm {name!r} does not parse: write VARIANT:key=value, such as 16M-30%:neuron_score=magnitude")
+        given[key.strip()] = value.strip()
+    cut = given.pop("cut", "base")
+    if cut not in CUTS:
+        raise BadInput(f"the arm {name!r} has cut={cut}: choose one of {', '.join(CUTS)}")
+    common = spec.model_dump(exclude={"variant", "keep_ratio", "width_rule", "seed"})
+    width = {} if "%" in variant else {"keep_ratio": 1.0}
+    try:
+        return Arm(name, seed, cut, parse(common | width | {"variant": variant} | given | {"seed": seed}))
+    except BadInput as error:
+        raise BadInput(f"the arm {name!r}: {error}") from None
+
+
+def seed_list(seeds: str) -> list[int]:
+    """Whole numbers from text. Raises BadInput for none, or one that is no whole number or is there twice.
+
+    >>> seed_list("0, 1")
+    [0, 1]
+    """
+    parts = [part.strip() for part in seeds.split(",") if part.strip()]
+    if not parts:
+        raise BadInput("seeds is empty: give at least one whole number, such as 0,1")
+    for part in parts:
+        if not part.isdecimal() or parts.count(part) > 1:
+            raise BadInput(f"seeds has {part!r}: give different whole numbers, such as 0,1")
+    return [int(part) for part in parts]

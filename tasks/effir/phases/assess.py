@@ -1,0 +1,76 @@
+"""assess: one model on every collection, and how fast it is beside the reference: a row of a frontier.
+
+What encode, evaluate and speed do for a run, in one process: a frontier has dozens of models and the collections are shared.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from effir.phases import encode, evaluate, speed
+from effir.phases.job import Job
+
+if TYPE_CHECKING:
+    from effir.retrieve.collections import Collection
+    from effir.retrieve.search import Run
+
+FIELDS = tuple(sorted({*encode.FIELDS, *speed.FIELDS}))
+
+
+def fields(arguments: dict[str, Any]) -> tuple[str, ...]:
+    """BM25 knows none of the settings."""
+    return () if arguments["model"] == "bm25" else FIELDS
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Write scores.parquet and metrics.json as evaluate does, and speed.json where there is a reference to compare with."""
+    from effir.compress import surgery
+    from effir.phases.compute import ready
+    from effir.retrieve import metrics
+
+    model = job.arguments["model"]
+    collections = evaluate.collections(job)
+    device = ready(job.spec)
+    encoder = None if model in {"bm25", "minilm"} else encode.own_encoder(job, device)
+    turn = None if model == "bm25" else encode.encoding(job, device, encoder)
+    rows: list[dict[str, Any]] = []
+    table: dict[str, dict[str, float]] = {}
+    for collection in collections.values():
+        found, cosine = (evaluate.lexical(collection), None) if turn is None else _dense(job, collection, turn)
+        scores = metrics.per_query(found, collection.qrels)
+        table[collection.name] = metrics.means(scores) | ({} if cosine is None else {"mean_query_cosine": cosine})
+        rows += evaluate.rows_of(model, collection, scores)
+        job.say(f"{model} on {collection.name}: nDCG@10 {100 * table[collection.name]['ndcg_at_10']:.1f}")
+        for metric, value in table[collection.name].items():
+            job.metric(f"{collection.name}/{metric}", value)
+    evaluate.write_scores(rows, job.out / "scores.parquet")
+    (job.out / "metrics.json").write_text(json.dumps({model: table}, indent=1, sort_keys=True))
+    figures = {f"{name}/ndcg_at_10": scores["ndcg_at_10"] for name, scores in list(table.items())[:4]}
+    if encoder is not None:
+        figures["parameters"], figures["parameters_non_embedding"] = surgery.parameters(encoder.model)
+    if job.has("reference"):
+        report = speed.measure(job, speed.load(job, "reference", device), encoder)
+        (job.out / "speed.json").write_text(json.dumps(report, indent=1))
+        figures |= speed.numbers(report)
+    return figures
+
+
+def _dense(job: Job, collection: "Collection", turn: Any) -> tuple["Run", float]:
+    """Exact search, one shard of vectors in memory at a time; and the mean cosine between two queries (isotropy, appendix A.6)."""
+    import numpy as np
+
+    from effir.retrieve.collections import document_text
+    from effir.retrieve.search import search
+
+    queries = encode.finite(job, turn(list(collection.queries.values()), "query"), collection.name)
+    ids, size = list(collection.corpus), job.spec.shard_documents
+
+    def shards() -> Iterator[Any]:
+        for start in range(0, len(ids), size):
+            part = ids[start : start + size]
+            vectors = turn([document_text(collection.corpus[one]) for one in part], "document")
+            yield encode.finite(job, vectors, collection.name).astype(np.float16), part
+
+    found = search(queries.astype(np.float16), list(collection.queries), shards(), evaluate.DEPTH)
+    summed, count = queries.astype(np.float64).sum(0), len(queries)
+    return found, float((summed @ summed - count) / max(1, count * (count - 1)))

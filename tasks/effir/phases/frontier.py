@@ -1,0 +1,110 @@
+"""frontier: what all arms and landmarks came to, as a page, a table and a CSV, and the end of the MLflow run."""
+
+import csv
+import datetime
+import io
+import json
+from dataclasses import asdict
+from typing import Any
+
+from effir.errors import EffirError
+from effir.judge.frontier import Entry, Row, rows
+from effir.judge.frontier_page import render
+from effir.phases.gate import limits_of, read_scores
+from effir.phases.job import Job
+from effir.services import registry
+from effir.spec import RunSpec
+
+FRESH = True
+FIELDS = tuple(RunSpec.model_fields)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Write frontier.json, frontier.csv and frontier.html; output: report (URI), rows, failed (arms without a result)."""
+    entries = [entry for told in job.arguments.get("phases", []) if (entry := _entry(job, told))]
+    if not any(not entry.landmark for entry in entries):
+        raise EffirError("no arm was assessed: all of them failed; the first failed task's log says why")
+    wanted = [(one["name"], one["seed"]) for one in job.arguments.get("arms", [])]
+    there = {(entry.arm, entry.seed) for entry in entries}
+    failed = [{"arm": name, "seed": seed} for name, seed in wanted if (name, seed) not in there]
+    table = rows(entries, limits_of(job.spec))
+    uri = f"{job.store.artifact('frontier', job.digest)}/frontier.html"
+    plain = [asdict(row) for row in table]
+    created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    (job.out / "frontier.json").write_text(json.dumps({"rows": plain, "failed": failed, "created": created}, indent=1))
+    (job.out / "frontier.csv").write_text(_csv(table))
+    (job.out / "frontier.html").write_text(render(table, failed, job.spec, created), encoding="utf-8")
+    for one in failed:
+        job.warn(f"{one['arm']} with seed {one['seed']} has no result; its tasks' logs say why")
+    if run_id := job.run.get("mlflow_run_id"):
+        for name in ("frontier.html", "frontier.csv", "frontier.json"):
+            registry.log_artifact(run_id, job.out / name, job.store)
+        registry.finish_run(run_id, {"effir.arms": len(table), "effir.failed": len(failed)}, _metrics(table))
+    job.output.update(report=uri, rows=plain, failed=failed)
+    return {"arms": sum(not row.landmark for row in table), "failed": len(failed), "on_the_frontier": sum(row.best for row in table)}
+
+
+def _entry(job: Job, told: dict[str, Any]) -> Entry | None:
+    """An assessed model from how its phase is told of; None for other phases."""
+    label, manifest = told["label"], job.manifest_at(told["manifest"])
+    if manifest.phase != "assess":
+        return None
+    folder = job.folder_at(told["manifest"])
+    ((_, scores),) = read_scores(folder / "scores.parquet").items()
+    speed = folder / "speed.json"
+    return Entry(
+        arm=label["arm"],
+        scores=scores,
+        seed=label.get("seed"),
+        reference=label.get("reference"),
+        landmark=manifest.key["arguments"]["model"] != "candidate",
+        speed=json.loads(speed.read_text()) if speed.exists() else None,
+        parameters=manifest.numbers.get("parameters"),
+        parameters_non_embedding=manifest.numbers.get("parameters_non_embedding"),
+    )
+
+
+def _csv(table: list[Row]) -> str:
+    """A line for each arm; scores 0 to 1."""
+    names = list(table[0].quality)
+    head = [
+        "arm",
+        "seeds",
+        "landmark",
+        "mean_ndcg_at_10",
+        *(f"{name}/ndcg_at_10" for name in names),
+        "spread",
+        "difference",
+        "difference_low",
+    ]
+    head += ["difference_high", "query_speedup", "document_speedup", "document_speedup_low", "document_speedup_high", "document_bound"]
+    head += ["parameters", "parameters_non_embedding", "best"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    for row in table:
+        low, high = row.interval or (None, None)
+        document, query = row.speedup.get("document", (None, None, None)), row.speedup.get("query", (None, None, None))
+        writer.writerow(
+            [
+                row.arm,
+                " ".join(map(str, row.seeds)),
+                row.landmark,
+                row.mean,
+                *(row.quality[name] for name in names),
+                row.spread,
+                row.difference,
+            ]
+            + [low, high, query[0], *document, row.bound.get("document"), row.parameters, row.parameters_non_embedding, row.best]
+        )
+    return text.getvalue()
+
+
+def _metrics(table: list[Row]) -> dict[str, float]:
+    found = {f"{_slug(row.arm)}/mean_ndcg_at_10": row.mean for row in table}
+    return found | {f"{_slug(row.arm)}/document_speedup": row.speedup["document"][0] for row in table if row.speedup and not row.landmark}
+
+
+def _slug(arm: str) -> str:
+    """An arm's name in the characters that MLflow allows in a metric's."""
+    return "".join(one if one.isalnum() or one in "_-. /" else {"%": "pct", ":": " ", "=": "-"}.get(one, "_") for one in arm)
