@@ -6,10 +6,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModel, AutoTokenizer, BertConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from effir.bases import count_parameters, local_files, write_base
 from effir.errors import BadInput
+from effir.export.loading import load_backbone
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +61,24 @@ def test_a_language_model_becomes_its_bare_backbone(language_model: Path, tmp_pa
     assert AutoTokenizer.from_pretrained(tmp_path / "base")("word3 word4")["input_ids"] == [5, 6]
 
 
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text", "modernbert"])
+def test_other_architectures_come_with_other_heads(kind: str, language_model: Path, tmp_path: Path) -> None:
+    """Their language models' heads are left behind when a base is written, and when such a folder is loaded as it is."""
+    common = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
+    config = AutoConfig.for_model(kind, **common, **special if kind == "modernbert" else {"num_key_value_heads": 2, "head_dim": 8})
+    whole = (AutoModelForMaskedLM if kind == "modernbert" else AutoModelForCausalLM).from_config(config)
+    source = copied(language_model, tmp_path / "source")
+    whole.save_pretrained(source)
+    base = write_base(str(source), tmp_path / "base", dtype="float32")
+    assert (base.kind, base.layers, base.parameters) == (kind, 3, whole.base_model.num_parameters())
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        expected = whole.eval().base_model(ids).last_hidden_state
+        for folder in (source, tmp_path / "base"):
+            assert torch.equal(load_backbone(folder)(ids).last_hidden_state, expected)
+
+
 def test_weights_are_kept_in_the_data_type_asked_for_and_bytes_repeat(language_model: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_base(str(language_model), tmp_path / name, dtype="bfloat16")
@@ -71,7 +100,8 @@ def test_an_exported_model_is_taken_as_it_is(language_model: Path, tmp_path: Pat
 
 def test_an_unsupported_architecture_names_the_supported_ones(tmp_path: Path) -> None:
     BertConfig().save_pretrained(tmp_path / "bert")
-    with pytest.raises(BadInput, match="is of type 'bert', which is not supported; supported are: llama, mistral, qwen2, qwen3"):
+    sentence = "is of type 'bert', which is not supported; supported are: llama, .*, modernbert; to add one, describe it in"
+    with pytest.raises(BadInput, match=sentence):
         write_base(str(tmp_path / "bert"), tmp_path / "base", dtype="float32")
     assert not (tmp_path / "base").exists()
 

@@ -116,16 +116,16 @@ def _kind(source: str, place: str, options: dict[str, Any]) -> str:
 
 
 def _check_supported(source: str, kind: str) -> None:
-    from effir.compress.surgery import SUPPORTED
+    from effir.compress.anatomy import SUPPORTED
 
     if kind.removeprefix("effir_") not in SUPPORTED:
         raise _unsupported(source, f"of type {kind!r}")
 
 
 def _unsupported(source: str, what: str) -> BadInput:
-    from effir.compress.surgery import SUPPORTED
+    from effir.compress.anatomy import HOW_TO_ADD, SUPPORTED
 
-    return BadInput(f"the base model {source} is {what}, which is not supported; supported are: {', '.join(SUPPORTED)}")
+    return BadInput(f"the base model {source} is {what}, which is not supported; supported are: {', '.join(SUPPORTED)}; {HOW_TO_ADD}")
 
 
 def _convert(source: str, place: str, options: dict[str, Any], folder: Path, dtype: str) -> None:

@@ -23,6 +23,14 @@ def test_sequences_are_full_and_seeded():
     assert len(pack(Letters(), texts, 1000, 4, seed=3)) == (3 + 5 + 2 + 20 + 4) // 4
 
 
+def test_texts_end_in_sep_where_there_is_no_eos():
+    tokenizer = Letters()
+    tokenizer.eos_token_id, tokenizer.sep_token_id = None, 7
+    assert pack(tokenizer, ["ab", "ab"], 1, 6, seed=0) == [[97, 98, 7] * 2]
+    tokenizer.eos_token_id = 3
+    assert pack(tokenizer, ["ab", "ab"], 1, 6, seed=0) == [[97, 98, 3] * 2]
+
+
 def test_too_little_text():
     with pytest.raises(BadInput, match="3 tokens, too few for one sequence of 8"):
         pack(Letters(), ["ab"], 4, 8, seed=0)

@@ -14,7 +14,7 @@ from effir.compress.cut import Cut
 from effir.export import writer
 from effir.retrieve.settings import Settings
 
-FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3Text", "ModernBert")
 WIDTH = 48
 CUTS: dict[str, Any] = {
     "nothing": None,
@@ -22,6 +22,7 @@ CUTS: dict[str, Any] = {
     "all mlps": Cut(4, drop_mlp=[0, 1, 2, 3]),
     "attentions": Cut(4, drop_attention=[0, 2]),
     "blocks": Cut(4, drop_attention=[1, 2], drop_mlp=[1, 2]),
+    "first block": Cut(4, drop_attention=[0], drop_mlp=[0]),
     "widths": Cut(4, neurons={0: np.arange(3, 35), 2: np.array([0, 7, 9, 47])}),
     "width nought": Cut(4, neurons={1: np.arange(0)}),
     "everything": Cut(4, drop_attention=[0, 2], drop_mlp=[2, 3], neurons={0: np.arange(16), 1: np.arange(8, 40)}),
@@ -30,12 +31,22 @@ LAST = Settings(pooling="last", query_template="find:\n{text}", max_query_tokens
 MEAN = Settings(pooling="mean", append_eos=False, query_template="find: {text}", document_template="text: {text}")
 
 
+def settings_of(family: str) -> dict[str, Any]:
+    """A tiny configuration; local attention is narrower than the golden texts are long."""
+    common = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": WIDTH}
+    rotary = {"rope_type": "default", "rope_theta": 700.0}
+    by_kind = {"rope_parameters": {"full_attention": rotary, "sliding_attention": rotary | {"rope_theta": 90.0}}}
+    if family == "ModernBert":
+        special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 1, "cls_token_id": 0, "sep_token_id": 1}
+        return common | by_kind | special | {"local_attention": 8}
+    decoder = common | {"num_key_value_heads": 2, "head_dim": 8, "rope_parameters": rotary}
+    gemma = {"sliding_window": 6, "query_pre_attn_scalar": 8}
+    return decoder | {"Gemma2": gemma, "Gemma3Text": gemma | by_kind | {"sliding_window_pattern": 2}}.get(family, {})
+
+
 def backbone(family: str, **options: Any) -> Any:
     torch.manual_seed(7)
-    config = getattr(transformers, f"{family}Config")(
-        vocab_size=300, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-        intermediate_size=WIDTH, rope_parameters={"rope_type": "default", "rope_theta": 700.0}, **options,
-    )  # fmt: skip
+    config = getattr(transformers, f"{family}Config")(**settings_of(family) | options)
     model = getattr(transformers, f"{family}Model")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -10,6 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from effir.compress import surgery
 from effir.errors import BadInput
 from effir.export import loading
 from effir.export.writer import GOLDEN_TEXTS
@@ -53,6 +54,18 @@ def test_a_plain_folder_loads_with_and_without_a_head(
     assert loading.load_tokenizer(tmp_path / "bare")("open")["input_ids"] == byte_tokenizer()("open")["input_ids"]
     with pytest.raises(BadInput, match=r"effir\.json"):
         loading.load_encoder(tmp_path / "bare")
+
+
+def test_a_configuration_is_enough_to_count(export: Callable[..., Any], backbone: Callable[..., Any], family: str, tmp_path: Path) -> None:
+    one = export(family)
+    skeleton = surgery.skeleton(loading.load_config(one.folder))
+    assert surgery.widths(skeleton) == surgery.widths(one.model) == [16, 32, 0]
+    assert surgery.parameters(skeleton) == surgery.parameters(one.model)
+    backbone(family).save_pretrained(tmp_path / "plain")
+    assert surgery.widths(surgery.skeleton(loading.load_config(tmp_path / "plain"))) == [48] * 4
+    rewrite(one.inner, model_type="effir_gpt9")
+    with pytest.raises(BadInput, match="effir_gpt9"):
+        loading.load_config(one.folder)
 
 
 @pytest.mark.parametrize("exported", [True, False])

@@ -7,12 +7,16 @@ import transformers
 from torch import nn
 
 from effir.compress import surgery
+from effir.compress.anatomy import ANATOMIES, anatomy_of
 from effir.compress.cut import Cut
 from effir.export import modeling_effir
 from effir.export.loading import load_backbone
 
 IDS = torch.arange(2 * 11).reshape(2, 11) % 300
-STOCK = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "LlamaForCausalLM", "Qwen3ForCausalLM")
+STOCK = (
+    "LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "Gemma2Model", "Gemma3TextModel", "ModernBertModel", "LlamaForCausalLM",
+    "Qwen3ForCausalLM",
+)  # fmt: skip
 
 
 def test_reloaded_equals_the_model_in_memory(export: Callable[..., Any], family: str, cut: str) -> None:
@@ -31,18 +35,27 @@ def test_dropped_and_narrowed_equals_zeroed_weights(
 ) -> None:
     """The second formulation: a full-size stock model in which everything that was cut has weight zero."""
     dense = backbone(family)
+    output, down = ("attn.Wo", "mlp.Wo") if family == "ModernBert" else ("self_attn.o_proj", "mlp.down_proj")
     with torch.no_grad():
         for layer in everything.drop_attention:
-            dense.layers[layer].self_attn.o_proj.weight.zero_()
+            dense.layers[layer].get_submodule(output).weight.zero_()
         for layer in everything.drop_mlp:
-            dense.layers[layer].mlp.down_proj.weight.zero_()
+            dense.layers[layer].get_submodule(down).weight.zero_()
         for layer, kept in everything.neurons.items():
             gone = sorted(set(range(48)) - set(kept.tolist()))
-            dense.layers[layer].mlp.down_proj.weight[:, gone] = 0
+            dense.layers[layer].get_submodule(down).weight[:, gone] = 0
         expected = dense(IDS).last_hidden_state
         found = load_backbone(export(family).folder)(IDS).last_hidden_state
     assert (found - expected).abs().max() <= 1e-5
     assert (backbone(family)(IDS).last_hidden_state - expected).abs().max() > 1e-2
+
+
+def test_it_knows_the_families_that_effir_can_cut() -> None:
+    assert list(modeling_effir.FAMILIES) == list(ANATOMIES)
+    with pytest.raises(AttributeError, match="EffirGemma9Model needs a later transformers"):
+        modeling_effir.EffirGemma9Model  # noqa: B018
+    assert not modeling_effir.buildable("Gemma9", False)
+    assert not modeling_effir.buildable("Llama", True), "stands for a transformers whose configuration has no layer_types"
 
 
 @pytest.mark.parametrize("stock", STOCK)
@@ -119,7 +132,9 @@ def test_adapters_can_be_put_on_top(export: Callable[..., Any]) -> None:
 
     one = export("Llama")
     before = load_backbone(one.folder)(IDS).last_hidden_state.detach()
-    adapted = get_peft_model(load_backbone(one.folder), LoraConfig(r=2, target_modules=list(surgery.PROJECTIONS), init_lora_weights=False))
+    adapted = get_peft_model(
+        load_backbone(one.folder), LoraConfig(r=2, target_modules=list(anatomy_of(one.model).projections), init_lora_weights=False)
+    )
     with torch.no_grad():
         during = adapted(input_ids=IDS).last_hidden_state
         merged = adapted.merge_and_unload()(IDS).last_hidden_state

@@ -75,5 +75,24 @@ def test_refusals(byte_tokenizer: Callable[..., Any], last: Settings) -> None:
         tokenizer.portable(object(), last)
 
 
+def test_an_encoders_tokenizer_has_cls_and_sep_and_no_eos(
+    byte_tokenizer: Callable[..., Any], mean: Settings, last: Settings, tmp_path: Path
+) -> None:
+    """As ModernBERT's."""
+    marks = {"cls_token": "<bos>", "sep_token": "<eos>", "pad_token": "<eos>", "eos_token": None, "bos_token": None}
+    base = byte_tokenizer(**marks)
+    base.backend_tokenizer.post_processor = processors.TemplateProcessing("<bos> $A <eos>", special_tokens=[("<bos>", 0), ("<eos>", 1)])
+    tokenizer.save(tokenizer.portable(base, mean), tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded(TEXTS)["input_ids"] == base(TEXTS)["input_ids"]
+    assert loaded("")["input_ids"] == [0, 1]
+    assert (loaded.cls_token, loaded.sep_token, loaded.pad_token, loaded.eos_token) == ("<bos>", "<eos>", "<eos>", None)
+    with pytest.raises(BadInput, match=r"no eos token.*use pooling = mean"):
+        tokenizer.portable(base, last)
+    for without in (byte_tokenizer(**marks), byte_tokenizer(**marks | {"pad_token": None})):
+        with pytest.raises(BadInput, match="no eos token"):
+            tokenizer.portable(without, mean)
+
+
 def test_without_a_pad_token_eos_pads(byte_tokenizer: Callable[..., Any], mean: Settings) -> None:
     assert tokenizer.portable(byte_tokenizer(pad_token=None), mean).pad_token == "<eos>"

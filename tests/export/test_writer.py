@@ -8,12 +8,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from tokenizers import processors
 
 from effir.compress import surgery
 from effir.compress.cut import Cut
 from effir.errors import BadInput
 from effir.export import loading, writer
 from effir.export.modeling_effir import ABSENT
+from effir.export.verify import verify
 from effir.retrieve.encode import Encoder
 from effir.retrieve.settings import Settings
 
@@ -71,6 +73,31 @@ def test_scaled_rotary_embeddings_are_written_for_old_and_new_transformers(
     assert config["rope_scaling"] == {"rope_type": "linear", "factor": 4.0}
     assert config["rope_theta"] == 900.0
     assert loading.load_backbone(tmp_path / "out").config.rope_parameters == scaled
+
+
+def test_rotary_embeddings_by_kind_of_attention_are_kept(export: Callable[..., Any]) -> None:
+    """The spellings of transformers 4 go beside them for Gemma 3, whose layers it can tell apart."""
+    by_kind = {
+        "full_attention": {"rope_type": "default", "rope_theta": 700.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 90.0},
+    }
+    for family in ("Gemma3Text", "ModernBert"):
+        one = export(family)
+        config = json.loads((one.inner / "config.json").read_text())
+        assert config["rope_parameters"] == by_kind == loading.load_backbone(one.folder).config.rope_parameters
+        old = [config.get(name) for name in ("rope_theta", "rope_local_base_freq", "rope_scaling")]
+        assert old == ([700.0, 90.0, None] if family == "Gemma3Text" else [None, None, None])
+
+
+def test_an_encoder_is_exported_with_a_tokenizer_without_eos(
+    backbone: Callable[..., Any], byte_tokenizer: Callable[..., Any], everything: Cut, mean: Settings, tmp_path: Path
+) -> None:
+    tokenizer = byte_tokenizer(cls_token="<bos>", sep_token="<eos>", eos_token=None, bos_token=None)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        "<bos> $A <eos>", special_tokens=[("<bos>", 0), ("<eos>", 1)]
+    )
+    writer.write(surgery.apply(backbone("ModernBert"), everything), tokenizer, everything, mean, tmp_path / "out")
+    assert max(verify(tmp_path / "out").values()) <= 1e-6
 
 
 def test_a_window_that_begins_at_a_layer_moves_with_the_layers(
@@ -157,3 +184,13 @@ def test_an_unmerged_adapter_is_refused(
     with pytest.raises(BadInput, match="weights are"):
         writer.write(model, byte_tokenizer(), None, last, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_decoder_that_attends_both_ways_keeps_its_window(
+    backbone: Callable[..., Any], byte_tokenizer: Callable[..., Any], everything: Cut, mean: Settings, tmp_path: Path
+) -> None:
+    """transformers halves such a window when it reads a configuration; EmbeddingGemma is one."""
+    model = surgery.apply(backbone("Gemma3Text", use_bidirectional_attention=True), everything)
+    writer.write(model, byte_tokenizer(), everything, mean, tmp_path / "out")
+    assert loading.load_backbone(tmp_path / "out").config.sliding_window == model.config.sliding_window == 4
+    assert max(verify(tmp_path / "out").values()) <= 1e-6

@@ -3,10 +3,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaModel, ModernBertConfig, ModernBertModel
 
+from effir.compress import surgery
+from effir.compress.cut import Cut
 from effir.judge.speed import Layer, Shape, flops, interleaved, ratio_of_medians, shape_of, spread_over_lengths, summary
 
 
@@ -81,23 +82,34 @@ def test_flops_are_those_torch_counts():
     assert counter.get_total_flops() == flops(shape, [length]) + unneeded
 
 
+def test_flops_of_a_model_that_attends_both_ways_are_exactly_those_torch_counts():
+    config = ModernBertConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, attn_implementation="eager",
+        pad_token_id=0, bos_token_id=0, eos_token_id=0, cls_token_id=0, sep_token_id=0,
+    )  # fmt: skip
+    model, length = surgery.apply(ModernBertModel(config).eval(), Cut(2, neurons={1: np.arange(16)})), 11
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=torch.arange(length)[None])
+    shape = shape_of(model)
+    assert shape == Shape(32, (Layer(32, 32, 48), Layer(32, 32, 16)), causal=False)
+    assert counter.get_total_flops() == flops(shape, [length])
+
+
 def test_flops_add_up_over_texts_and_ignore_order():
     shape = shape_of(tiny())
     assert flops(shape, [3, 9, 4]) == flops(shape, [9]) + flops(shape, [4, 3])
 
 
 def test_dropped_sub_layers_and_narrow_layers_cost_what_is_left():
-    model = tiny()
-    model.layers[0].self_attn = nn.Identity()
-    model.layers[1].mlp = nn.Identity()
+    model = surgery.apply(tiny(), Cut(2, drop_attention=[0], drop_mlp=[1]))
     assert shape_of(model) == Shape(32, (Layer(0, 0, 48), Layer(32, 16, 0)))
     assert flops(shape_of(model), [5]) == 2 * 5 * 32 * (3 * 48) + 2 * 5 * 32 * (2 * 32 + 2 * 16) + 4 * 15 * 32
-    model.layers[0].mlp.up_proj = nn.Linear(32, 16)
-    assert shape_of(model).layers[0].neurons == 16
+    narrow = surgery.apply(tiny(), Cut(2, neurons={0: np.arange(16)}))
+    assert [layer.neurons for layer in shape_of(narrow).layers] == [16, 48]
 
 
 def test_a_model_without_layers_has_no_shape_to_speak_of():
-    assert shape_of(SimpleNamespace(config=SimpleNamespace(hidden_size=8), layers=[])) == Shape(8, ())
+    assert shape_of(SimpleNamespace(config=SimpleNamespace(hidden_size=8, model_type="llama"), layers=[])) == Shape(8, ())
 
 
 def test_summary_sets_the_ratio_against_the_bound():

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaModel
+from transformers import Gemma3TextConfig, Gemma3TextModel, LlamaConfig, LlamaModel, ModernBertConfig, ModernBertModel
 
+from effir.errors import BadInput
 from effir.retrieve.encode import Encoder, batches, pool
 from effir.retrieve.settings import Settings
 
@@ -16,14 +17,30 @@ class Letters:
         return {"input_ids": [[ord(letter) % 64 + 2 for letter in text][:max_length] for text in texts]}
 
 
-@pytest.fixture
-def model():
+TINY = {"vocab_size": 80, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def llama():
+    return LlamaModel(LlamaConfig(**TINY, num_key_value_heads=1))
+
+
+def modernbert():
+    special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0)
+    return ModernBertModel(ModernBertConfig(**TINY, **special, local_attention=8))
+
+
+def both_ways():
+    """A decoder that attends as an encoder does, as EmbeddingGemma."""
+    return Gemma3TextModel(Gemma3TextConfig(**TINY, num_key_value_heads=1, head_dim=8, use_bidirectional_attention=True, sliding_window=8))
+
+
+@pytest.fixture(params=[llama])
+def model(request):
     torch.manual_seed(0)
-    return LlamaModel(
-        LlamaConfig(vocab_size=80, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1)
-    ).eval()
+    return request.param().eval()
 
 
+@pytest.mark.parametrize("model", [llama, modernbert, both_ways], indirect=True)
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_batching_and_padding_change_nothing(model, pooling):
     one = Encoder(model, Letters(), Settings(pooling=pooling, append_eos=pooling == "last"))
@@ -45,6 +62,14 @@ def test_the_vector_is_what_the_states_say(model, pooling):
         states = model(input_ids=torch.tensor(tokens)).last_hidden_state[0].numpy()
     expected = states[-1] if pooling == "last" else states.mean(0)
     assert np.abs(one.encode(["hello there"], "document")[0] - expected / np.linalg.norm(expected)).max() < 1e-6
+
+
+def test_eos_cannot_be_put_where_there_is_none(model):
+    letters = Letters()
+    letters.eos_token_id = None
+    with pytest.raises(BadInput, match="no eos token, whose state pooling = last takes: use pooling = mean"):
+        Encoder(model, letters, Settings("last", append_eos=True)).tokenize(["a"], "query")
+    assert Encoder(model, letters, Settings("mean", append_eos=False)).tokenize(["a"], "query")
 
 
 def test_templates_lengths_and_eos(model):

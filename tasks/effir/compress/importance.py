@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from effir.compress.surgery import layers_of
+from effir.compress.anatomy import anatomy_of, layers_of
 
 KINDS = ("attention", "mlp", "block")
 
@@ -55,7 +55,7 @@ def measure(
     batches: (token ids (n, t), mask (n, t) with 1 for real tokens). Padding is excluded. Cosines in float32, mean over
     all tokens of all samples; the error is that of the mean over samples. Cost: one forward pass over the text.
     """
-    layers = layers_of(model)
+    anatomy, layers = anatomy_of(model), layers_of(model)
     sums = _Sums(len(layers))
     sums.total = {kind: np.zeros(len(layers)) for kind in KINDS}
     sums.samples = {kind: [] for kind in KINDS}
@@ -77,7 +77,7 @@ def measure(
 
         return [
             layer.register_forward_pre_hook(before, with_kwargs=True),
-            layer.post_attention_layernorm.register_forward_pre_hook(middle),
+            anatomy.middle_of(layer).register_forward_pre_hook(middle),
             layer.register_forward_hook(after),
         ]
 

@@ -9,28 +9,28 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from effir.compress.surgery import has_mlp, layers_of
+from effir.compress.anatomy import anatomy_of, has_mlp, layers_of, widths
 
 
 def new_scales(model: Any) -> dict[int, nn.Parameter]:
     """z for every kept MLP: layer → ones of shape (width,), float32."""
     device = next(model.parameters()).device
     return {
-        index: nn.Parameter(torch.ones(layer.mlp.down_proj.in_features, dtype=torch.float32, device=device))
-        for index, layer in enumerate(layers_of(model))
+        index: nn.Parameter(torch.ones(width, dtype=torch.float32, device=device))
+        for index, (layer, width) in enumerate(zip(layers_of(model), widths(model), strict=True))
         if has_mlp(layer)
     }
 
 
 @contextmanager
 def scaled(model: Any, scales: Mapping[int, torch.Tensor]) -> Iterator[None]:
-    """Within this context the input of each down_proj is multiplied by ReLU(z) (Eq. 7)."""
-    layers = layers_of(model)
+    """Within this context the input of each MLP's down projection is multiplied by ReLU(z) (Eq. 7)."""
+    anatomy, layers = anatomy_of(model), layers_of(model)
 
     def hook(z: torch.Tensor):
         return lambda _module, args: (args[0] * torch.relu(z).to(args[0].dtype),)
 
-    hooks = [layers[index].mlp.down_proj.register_forward_pre_hook(hook(z)) for index, z in scales.items()]
+    hooks = [anatomy.down_of(layers[index]).register_forward_pre_hook(hook(z)) for index, z in scales.items()]
     try:
         yield
     finally:

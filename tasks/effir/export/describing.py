@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from effir.compress.anatomy import has_attention, layers_of, widths
 from effir.compress.cut import Cut
-from effir.compress.surgery import has_attention, layers_of, widths
 from effir.errors import BadInput
 from effir.export.modeling_effir import ABSENT
 from effir.retrieve.settings import Settings
@@ -40,7 +40,7 @@ def model_config(model: Any, cut: Cut | None, dtype: torch.dtype) -> dict[str, A
     }
     if base.get("max_window_layers") is not None and cut is not None and len(kept) < cut.layers:
         changed["max_window_layers"] = sum(index < base["max_window_layers"] for index in kept)
-    return {key: value for key, value in base.items() if key not in LEFT_OUT} | changed | _rotary(base)
+    return {key: value for key, value in base.items() if key not in LEFT_OUT} | changed | _rotary(base, family)
 
 
 def kept_layers(present: int, cut: Cut | None) -> list[int]:
@@ -102,10 +102,26 @@ def sentence_files(settings: Settings, width: int, versions: dict[str, str]) -> 
     }
 
 
-def _rotary(base: dict[str, Any]) -> dict[str, Any]:
-    """Both spellings: transformers 5 reads rope_parameters, 4.46 reads rope_theta and rope_scaling and ignores the other silently."""
+def _rotary(base: dict[str, Any], family: str) -> dict[str, Any]:
+    """Both spellings: transformers 5 reads rope_parameters; 4.46 reads rope_theta and rope_scaling and ignores the other silently.
+
+    Where local and global attention have their own (Gemma 3, ModernBERT), transformers 4 with layer_types knows Gemma 3 only.
+    """
     given = dict(base.get("rope_parameters") or base.get("rope_scaling") or {})
-    theta = given.pop("rope_theta", None) or base.get("rope_theta") or 10_000.0
-    kind = given.pop("rope_type", None) or given.pop("type", None) or "default"
-    scaling = {"rope_type": kind} | given if kind != "default" else None
-    return {"rope_theta": theta, "rope_scaling": scaling, "rope_parameters": {"rope_theta": theta, "rope_type": kind} | given}
+    if "full_attention" not in given:
+        theta, scaling, parameters = _rotary_of_one_kind(given, base.get("rope_theta"))
+        return {"rope_theta": theta, "rope_scaling": scaling, "rope_parameters": parameters}
+    if family != "gemma3_text":
+        return {"rope_parameters": given}
+    theta, scaling, _ = _rotary_of_one_kind(given["full_attention"])
+    local, _, _ = _rotary_of_one_kind(given["sliding_attention"])
+    return {"rope_theta": theta, "rope_scaling": scaling, "rope_local_base_freq": local, "rope_parameters": given}
+
+
+def _rotary_of_one_kind(given: dict[str, Any], theta: float | None = None) -> tuple[float, dict[str, Any] | None, dict[str, Any]]:
+    """rope_theta, rope_scaling (None: not scaled) and rope_parameters."""
+    others = {name: value for name, value in given.items() if name not in ("rope_theta", "rope_type", "type")}
+    theta = given.get("rope_theta") or theta or 10_000.0
+    kind = given.get("rope_type") or given.get("type") or "default"
+    scaling = {"rope_type": kind} | others if kind != "default" else None
+    return theta, scaling, {"rope_theta": theta, "rope_type": kind} | others

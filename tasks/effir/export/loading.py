@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from effir.compress.anatomy import ANATOMIES
 from effir.errors import BadInput
 from effir.export.modeling_effir import FAMILIES
 from effir.retrieve.encode import Encoder
@@ -29,18 +30,26 @@ def is_exported(folder: Path) -> bool:
     return _kind(model_folder(folder)).startswith("effir_")
 
 
+def load_config(folder: Path) -> Any:
+    """The transformers configuration of an exported or a plain Hugging Face folder. Raises BadInput for one that cannot be read."""
+    place = model_folder(folder)
+    kind = _kind(place)
+    try:
+        return (_family(place, kind)[0] if kind.startswith("effir_") else AutoConfig).from_pretrained(place, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"the configuration in {place} cannot be read: {_line(error)}") from error
+
+
 def load_backbone(folder: Path, dtype: Any = None, *, trust_remote_code: bool = False) -> Any:
     """The backbone of an exported or a plain Hugging Face folder, in eval mode, on the CPU.
 
     dtype: torch dtype or its name; None keeps that of the weights. An exported folder's own code is never run: the same
-    classes come from effir. Raises BadInput unless all weights are there, fit and are used (a plain folder's LM head aside).
+    classes come from effir. Raises BadInput unless all weights are there, fit and are used (a plain folder's language-model head aside).
     """
     place = model_folder(folder)
     kind = _kind(place)
-    if kind.startswith("effir_") and kind.removeprefix("effir_") not in FAMILIES:
-        raise BadInput(f"{place} is of type {kind}, which this version of transformers cannot build; known: {', '.join(FAMILIES)}")
+    loader = _family(place, kind)[1] if kind.startswith("effir_") else AutoModel
     disable_progress_bar()
-    loader = FAMILIES[kind.removeprefix("effir_")][1] if kind.startswith("effir_") else AutoModel
     options: dict[str, Any] = {} if loader is not AutoModel else {"trust_remote_code": trust_remote_code}
     try:
         model, info = loader.from_pretrained(
@@ -48,7 +57,8 @@ def load_backbone(folder: Path, dtype: Any = None, *, trust_remote_code: bool = 
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise BadInput(f"the model in {place} cannot be loaded: {_line(error)}") from error
-    _check_strict(place, info, lm_head=loader is AutoModel)
+    described = ANATOMIES.get(kind) if loader is AutoModel else None
+    _check_strict(place, info, described.head if described else ())
     return model.eval()
 
 
@@ -86,6 +96,13 @@ def _kind(place: Path) -> str:
         raise BadInput(f"{place / 'config.json'} names no model_type: this is not a Hugging Face model") from None
 
 
+def _family(place: Path, kind: str) -> tuple[Any, Any]:
+    """Configuration and model class of an exported folder's type."""
+    if kind.removeprefix("effir_") not in FAMILIES:
+        raise BadInput(f"{place} is of type {kind}, which this version of transformers cannot build; known: {', '.join(FAMILIES)}")
+    return FAMILIES[kind.removeprefix("effir_")]
+
+
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -94,8 +111,9 @@ def _dtype(dtype: Any) -> Any:
     return "auto" if dtype is None else getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
 
-def _check_strict(place: Path, info: dict[str, Any], lm_head: bool) -> None:
-    unexpected = [key for key in info["unexpected_keys"] if not (lm_head and key.startswith("lm_head."))]
+def _check_strict(place: Path, info: dict[str, Any], head: tuple[str, ...]) -> None:
+    """`head`: how the names of weights begin that may be left unused."""
+    unexpected = [key for key in info["unexpected_keys"] if not key.startswith(head)]
     for problem, keys in (("missing", info["missing_keys"]), ("not used", unexpected), ("of another shape", info["mismatched_keys"])):
         if keys:
             raise BadInput(

@@ -49,24 +49,39 @@ def dense(config, width):
         config.per_layer_config = layers
 
 
-def narrow_layers(model, config):
-    """Give every decoder layer of `model` the sub-layers and the width that `config` states."""
+def replace(layer, names, stand_in):
+    """Put `stand_in` where a sub-layer was; the norms that went with it become identities. names: sub-layer, then its norms."""
+    setattr(layer, names[0], stand_in)
+    for norm in names[1:]:
+        setattr(layer, norm, nn.Identity())
+
+
+def narrow_layers(model, config, attention, mlp):
+    """Give every layer of `model` the sub-layers and the width that `config` states. attention, mlp: as in FAMILIES."""
     layers = per_layer(config)
+    restore_first_norm(model.layers[0], config, attention[1])
     for index, layer in enumerate(model.layers):
         wanted = layers.get(index, {})
         skip = wanted.get("skip", [])
         if "attention" in skip:
-            layer.self_attn, layer.input_layernorm = NoAttention(), nn.Identity()
+            replace(layer, attention, NoAttention())
         if "mlp" in skip:
-            layer.mlp, layer.post_attention_layernorm = NoMLP(), nn.Identity()
+            replace(layer, mlp, NoMLP())
         elif wanted.get("intermediate_size", 0) < 1:
             raise ValueError(f"per_layer_config gives layer {index} no intermediate_size: the config is damaged or not effir's")
         else:
             with dense(config, wanted["intermediate_size"]):
-                layer.mlp = type(layer.mlp)(config)
+                setattr(layer, mlp[0], type(getattr(layer, mlp[0]))(config))
 
 
-def narrowed(family):
+def restore_first_norm(layer, config, norm):
+    """ModernBERT's very first layer has no norm before its attention; one that came to stand first keeps its own."""
+    came_from = (getattr(config, "effir", None) or {"layers": [0]})["layers"][0]
+    if came_from > 0 and isinstance(getattr(layer, norm), nn.Identity):
+        setattr(layer, norm, nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias))
+
+
+def narrowed(family, attention, mlp):
     """The config and model class of a family, such as Llama, whose layers follow `per_layer_config`."""
     stock_config = getattr(transformers, f"{family}Config")
     stock_model = getattr(transformers, f"{family}Model")
@@ -74,15 +89,41 @@ def narrowed(family):
     def build(self, config):
         with dense(config, 1):
             stock_model.__init__(self, config)
-        narrow_layers(self, config)
+        narrow_layers(self, config, attention, mlp)
 
     here = {"__module__": __name__}
-    config = type(f"Effir{family}Config", (stock_config,), here | {"model_type": f"effir_{family.lower()}"})
+    config = type(f"Effir{family}Config", (stock_config,), here | {"model_type": f"effir_{stock_config.model_type}"})
     model = type(f"Effir{family}Model", (stock_model,), here | {"config_class": config, "__init__": build})
     return config, model
 
 
+def buildable(family, alternates):
+    """Whether this transformers has the family and, where local and global attention alternate, is told which layer has which."""
+    if not hasattr(transformers, f"{family}Model"):
+        return False
+    return not alternates or hasattr(getattr(transformers, f"{family}Config")(), "layer_types")
+
+
+LIKE_LLAMA = (("self_attn", "input_layernorm"), ("mlp", "post_attention_layernorm"))
+LIKE_GEMMA = (
+    ("self_attn", "input_layernorm", "post_attention_layernorm"),
+    ("mlp", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+)
 FAMILIES = {
-    family.lower(): narrowed(family) for family in ("Llama", "Mistral", "Qwen2", "Qwen3") if hasattr(transformers, f"{family}Model")
+    getattr(transformers, f"{family}Config").model_type: narrowed(family, *names)
+    for family, names, alternates in (
+        ("Llama", LIKE_LLAMA, False),
+        ("Mistral", LIKE_LLAMA, False),
+        ("Qwen2", LIKE_LLAMA, False),
+        ("Qwen3", LIKE_LLAMA, False),
+        ("Gemma2", LIKE_GEMMA, True),
+        ("Gemma3Text", LIKE_GEMMA, True),
+        ("ModernBert", (("attn", "attn_norm"), ("mlp", "mlp_norm")), True),
+    )
+    if buildable(family, alternates)
 }
 globals().update({one.__name__: one for pair in FAMILIES.values() for one in pair})
+
+
+def __getattr__(name):
+    raise AttributeError(f"{name} needs a later transformers: {transformers.__version__} lacks it or numbers its local layers by itself")

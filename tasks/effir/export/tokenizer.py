@@ -13,15 +13,16 @@ def portable(tokenizer: Any, settings: Settings) -> Any:
 
     With settings.append_eos it ends every text with its eos token, truncated texts included. Model-specific tokenizer
     classes are avoided on purpose: some of them rebuild parts of tokenizer.json from flags when they are loaded.
-    Raises BadInput for a tokenizer without tokenizer.json or without an eos token.
+    Raises BadInput for a tokenizer without tokenizer.json, or without an eos token where one is needed: to end texts, to
+    stand for an empty one, or to pad.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     if not getattr(tokenizer, "is_fast", False):
         raise BadInput(f"the tokenizer {type(tokenizer).__name__} has no tokenizer.json: convert it to a fast tokenizer first")
-    if tokenizer.eos_token is None:
-        raise BadInput("the tokenizer has no eos token: set eos_token in the base model's tokenizer_config.json")
+    if tokenizer.eos_token is None and (settings.append_eos or tokenizer.pad_token is None or not tokenizer("")["input_ids"]):
+        raise BadInput("the tokenizer has no eos token: set eos_token in the base model's tokenizer_config.json, or use pooling = mean")
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     description["truncation"] = description["padding"] = None
     if settings.append_eos and not ends_with_eos(tokenizer):

@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layer:
-    """Matrix widths of a decoder layer: query and key/value projections (0: attention dropped), MLP neurons (0: MLP dropped)."""
+    """Matrix widths of a layer: query and key/value projections (0: attention dropped), MLP neurons (0: MLP dropped)."""
 
     query: int
     key_value: int
@@ -24,25 +24,27 @@ class Shape:
 
     hidden: int
     layers: tuple[Layer, ...]
+    causal: bool = True
 
 
 def shape_of(model: Any) -> Shape:
-    """Shape of a loaded Llama-like backbone (hidden_size, layers with self_attn.q_proj … and mlp.up_proj where they are left)."""
-    layers = []
-    for layer in model.layers:
-        attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
-        widths = (_width(attention, "q_proj"), _width(attention, "k_proj"), _width(mlp, "up_proj"))
-        layers.append(Layer(*widths))
-    return Shape(model.config.hidden_size, tuple(layers))
+    """Shape of a loaded backbone, cut or not. Raises BadInput for an architecture that is not supported."""
+    from effir.compress.anatomy import anatomy_of, layers_of, widths
+
+    anatomy = anatomy_of(model)
+    both = zip(layers_of(model), widths(model), strict=True)
+    layers = tuple(Layer(*anatomy.attention_widths(layer), neurons) for layer, neurons in both)
+    return Shape(model.config.hidden_size, layers, anatomy.causal)
 
 
 def flops(shape: Shape, lengths: Sequence[int]) -> int:
     """Matmul operations (2 a multiply-add) to encode texts of these lengths in tokens, without padding and LM head.
 
-    Projections q, k, v, o; scores and weighted sums over the n(n+1)/2 pairs of causal attention; the three matrices of a gated MLP.
+    Projections q, k, v, o; scores and weighted sums over the n(n+1)/2 pairs of causal attention, or all n² where it is not causal;
+    the three matrices of a gated MLP. Local attention counts as if global: exact for texts within its window, too much beyond.
     """
     tokens = sum(lengths)
-    pairs = sum(length * (length + 1) // 2 for length in lengths)
+    pairs = sum(length * (length + 1) // 2 if shape.causal else length**2 for length in lengths)
     total = 0
     for layer in shape.layers:
         total += 2 * tokens * shape.hidden * (2 * layer.query + 2 * layer.key_value + 3 * layer.neurons)
@@ -110,11 +112,6 @@ def spread_over_lengths(tokens: Sequence[Sequence[int]], count: int) -> list[Seq
     if count >= len(ordered):
         return ordered
     return [ordered[int((place + 0.5) * len(ordered) / count)] for place in range(count)]
-
-
-def _width(part: Any, projection: str) -> int:
-    found = getattr(part, projection, None)
-    return 0 if found is None else int(found.out_features)
 
 
 def _timed(run: Callable[[], Any], clock: Callable[[], float]) -> float:

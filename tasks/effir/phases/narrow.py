@@ -10,11 +10,11 @@ FIELDS = ("keep_ratio", "width_multiple")
 def run(job: Job) -> dict[str, Any]:
     """Turn z into the final cut and say what is left of the model."""
     from safetensors.numpy import load_file
-    from transformers import AutoConfig
 
     from effir.compress import surgery, widths
     from effir.compress.cut import Cut
     from effir.compress.pictures import layer_widths
+    from effir.export.loading import load_config
 
     spec = job.spec
     cut = Cut.load(job.folder("depth"))
@@ -22,11 +22,9 @@ def run(job: Job) -> dict[str, Any]:
     if spec.keep_ratio < 1 and scales:
         cut = widths.choose(cut, scales, spec.keep_ratio, spec.width_multiple)
     cut.save(job.out)
-    config = AutoConfig.from_pretrained(job.folder("base"))
-    before = surgery.parameters(surgery.skeleton(config))
-    model = surgery.apply(surgery.skeleton(config), cut)
-    after = surgery.parameters(model)
-    full = [config.intermediate_size] * cut.layers
+    model = surgery.skeleton(load_config(job.folder("base")))
+    before, full = surgery.parameters(model), surgery.widths(model)
+    after = surgery.parameters(surgery.apply(model, cut))
     left = [0 if layer in cut.drop_mlp else len(cut.neurons.get(layer, range(full[layer]))) for layer in range(cut.layers)]
     layer_widths(full, left, cut.drop_attention, job.out / "widths.png")
     job.say(f"{before[0] / 1e6:.1f} M parameters become {after[0] / 1e6:.1f}M; {1 - after[1] / before[1]:.1%} of the non-embedding ones go")

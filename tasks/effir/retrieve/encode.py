@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from effir.compress.anatomy import anatomy_of
+from effir.errors import BadInput
 from effir.retrieve.settings import Settings
 
 
 class Encoder:
     """A backbone with the settings that make it a retriever.
 
-    model:     Hugging Face backbone without LM head, causal attention
+    model:     Hugging Face backbone without LM head, of an architecture that `anatomy` describes
     tokenizer: its tokenizer
     settings:  pooling, templates, maximum lengths
     forward_passes counts calls of the model.
@@ -26,11 +28,16 @@ class Encoder:
         self.forward_passes = 0
 
     def tokenize(self, texts: Sequence[str], kind: str) -> list[list[int]]:
-        """Token ids of queries or documents (`kind`), template put around, cut at the maximum, never empty."""
+        """Token ids of queries or documents (`kind`), template put around, cut at the maximum, never empty.
+
+        Raises BadInput where an eos token is to end a text and the tokenizer has none.
+        """
         settings = self.settings
         template = settings.query_template if kind == "query" else settings.document_template
         limit = settings.max_query_tokens if kind == "query" else settings.max_document_tokens
         eos = self.tokenizer.eos_token_id
+        if settings.append_eos and eos is None:
+            raise BadInput("the tokenizer has no eos token, whose state pooling = last takes: use pooling = mean")
         if not texts:
             return []
         wrapped = [template.replace("{text}", text) for text in texts]
@@ -43,14 +50,17 @@ class Encoder:
     def embed(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
         """One padded batch → unit vectors, float32, shape (n, d); differentiable.
 
-        Padding stands on the right, where causal attention keeps it from touching a real token; so no mask is needed.
+        Padding stands on the right, where causal attention keeps it from touching a real token; other models get a mask.
         """
         lengths = torch.tensor([len(ids) for ids in tokens], device=self.device)
         ids = torch.full((len(tokens), int(lengths.max())), 0, dtype=torch.long)
         for row, one in enumerate(tokens):
             ids[row, : len(one)] = torch.as_tensor(one)
         self.forward_passes += 1
-        states = self.model(input_ids=ids.to(self.device), use_cache=False).last_hidden_state
+        mask = None
+        if not anatomy_of(self.model).causal and len(set(map(len, tokens))) > 1:
+            mask = (torch.arange(ids.shape[1], device=self.device)[None] < lengths[:, None]).long()
+        states = self.model(input_ids=ids.to(self.device), attention_mask=mask, use_cache=False).last_hidden_state
         return torch.nn.functional.normalize(pool(states, lengths, self.settings.pooling).float(), dim=-1)
 
     def embed_in_parts(self, tokens: Sequence[Sequence[int]], batch_tokens: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""LoRA on all seven projections of every layer that is left, by peft."""
+"""LoRA on all projections of every layer that is left, by peft."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from effir.compress.surgery import PROJECTIONS
+from effir.compress.anatomy import anatomy_of
 
 
 def attach(model: Any, rank: int, alpha: float, dropout: float) -> tuple[Any, Mapping[str, nn.Parameter]]:
@@ -16,7 +16,7 @@ def attach(model: Any, rank: int, alpha: float, dropout: float) -> tuple[Any, Ma
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]
         lora_dropout=dropout,
-        target_modules=list(PROJECTIONS),
+        target_modules=list(anatomy_of(model).projections),
         bias="none",
     )
     adapted = get_peft_model(model, config)
