@@ -71,11 +71,12 @@ def compress(dag_id: str, schedule: Any = None, profile: str = "demo", overrides
         prepared = phase("prepare", inlets=[TRAINING, BASE], **COMPUTES)
         begun >> prepared
         base, training, collections = {"base": prepared}, {"training": prepared}, {"collections": prepared}
+        data = training | {"calibration": prepared}
 
         taught = phase("teacher", inputs=training, **COMPUTES)
-        scored = phase("importance", inputs=base | {"calibration": prepared}, **COMPUTES)
+        scored = phase("importance", inputs=base | data, **COMPUTES)
         dropped = phase("depth", inputs=base | {"importance": scored}, **COMPUTES)
-        slimmed = phase("slim", inputs=base | training | {"depth": dropped}, **COMPUTES)
+        slimmed = phase("slim", inputs=base | data | {"depth": dropped}, **COMPUTES)
         cut = phase("narrow", inputs=base | {"depth": dropped, "slim": slimmed}, **COMPUTES)
 
         lesson = base | training | {"teacher": taught}

@@ -51,6 +51,9 @@ def test_an_override_wins_and_an_empty_one_does_not() -> None:
         ({"query_template": "find"}, r"query_template: must contain \{text\} exactly once"),
         ({"steps": 10, "reference_steps": 9}, r"reference_steps \(9\) is less than steps \(10\)"),
         ({"slim_steps": 0, "keep_ratio": 0.5}, "keep_ratio below 1 needs slim_steps above 0"),
+        ({"importance_measure": "entropy"}, "importance_measure: .*'cosine'.*got 'entropy'"),
+        ({"neuron_score": "cosine"}, "neuron_score: .*'slimming'"),
+        ({"probe_steps": 0}, "probe_steps: .*greater than or equal to 1"),
         ({"collections": "beir:scifact,/data/scifact"}, "the same name twice"),
         ({"collections": "beir:scifact", "in_domain": "nfcorpus"}, "in_domain names nfcorpus, which is not among the collections"),
         ({"collections": "beir:scifact", "margins": "nfcorpus=0.1"}, "margins names nfcorpus"),
@@ -62,6 +65,10 @@ def test_what_is_wrong_is_said_in_one_sentence(wrong: dict[str, Any], sentence: 
     with pytest.raises(BadInput, match=sentence) as caught:
         parse(wrong)
     assert "\n" not in str(caught.value)
+
+
+def test_neurons_may_be_ranked_without_slimming() -> None:
+    assert parse({"slim_steps": 0, "keep_ratio": 0.5, "neuron_score": "magnitude"}).keep_ratio == 0.5
 
 
 def test_every_wrong_field_is_named() -> None:

@@ -77,22 +77,40 @@ class RunSpec(BaseModel):
     )
 
     # Importance
+    importance_measure: Literal["cosine", "l2", "taylor", "leave_one_out", "depth", "random"] = field(
+        "cosine", "Importance", "What ranks the sub-layers; cosine is the paper's (docs/method.md, Importance measures)."
+    )
     calibration_samples: int = field(256, "Importance", "Packed calibration sequences (the paper: 256 of C4).", ge=1, le=100000)
     calibration_tokens: int = field(2048, "Importance", "Tokens per calibration sequence.", ge=8, le=32768)
+    probe_steps: int = field(
+        8,
+        "Importance",
+        "Contrastive batches (of slim_batch queries) for measures and neuron scores that look at the loss.",
+        ge=1,
+        le=100000,
+    )
 
     # Depth and width
     variant: str = field(
         "16M", "Depth", "Sub-layers to drop, in the paper's names: full, 8A, 16M, 16B, last16B, last8M, 16M8A.", pattern=VARIANT.pattern
     )
-    slim_steps: int = field(500, "Width", "Self-slimming steps (z alone is trained). 0: no width cut.", ge=0, le=100000)
-    slim_batch: int = field(64, "Width", "Queries per slimming step.", ge=2, le=65536)
+    neuron_score: Literal["slimming", "activation_norm", "magnitude", "taylor", "random"] = field(
+        "slimming", "Width", "What ranks the neurons of the remaining MLPs; slimming is the paper's (docs/method.md, Neuron scores)."
+    )
+    slim_steps: int = field(
+        500, "Width", "Self-slimming steps (z alone is trained). 0: no width cut, or one by another neuron_score.", ge=0, le=100000
+    )
+    slim_batch: int = field(64, "Width", "Queries per slimming step, and per contrastive batch of probe_steps.", ge=2, le=65536)
     slim_seeds: int = field(
         2, "Width", "Slimming runs; the first decides, the others tell how far its ranking can be trusted.", ge=1, le=16
     )
     slim_learning_rate: float = field(0.01, "Width", "Learning rate of z; the paper leaves it open.", gt=0, le=10)
     slim_lambda: float = field(1e-8, "Width", "Weight of the sparsity penalty (Eq. 8).", ge=0, le=1e6)
     slim_beta: float = field(5.0, "Width", "Steepness of the penalty's sigmoid (A.1).", gt=0, le=1000)
-    keep_ratio: float = field(0.7, "Width", "Share of the remaining MLP neurons to keep, ranked over all layers together.", gt=0, le=1)
+    keep_ratio: float = field(0.7, "Width", "Share of the remaining MLP neurons to keep.", gt=0, le=1)
+    width_rule: Literal["global", "uniform"] = field(
+        "global", "Width", "global: the neurons of all layers are ranked together; uniform: every layer keeps the same share."
+    )
     width_multiple: int = field(64, "Width", "Round each layer's width to a multiple of this, keeping the total.", ge=1, le=4096)
 
     # Fine-tuning
@@ -101,7 +119,9 @@ class RunSpec(BaseModel):
         3900, "Fine-tune", "Optimiser steps of the full-size reference; at least those of the candidate.", ge=0, le=10_000_000
     )
     batch: int = field(128, "Fine-tune", "Queries per step; in-batch negatives come from all of them.", ge=2, le=65536)
-    max_training_tokens: int = field(512, "Fine-tune", "Documents are cut at this many tokens in training and slimming.", ge=4, le=32768)
+    max_training_tokens: int = field(
+        512, "Fine-tune", "Documents are cut at this many tokens in training, slimming and probing.", ge=4, le=32768
+    )
     micro_batch: int = field(
         0,
         "Fine-tune",
@@ -165,8 +185,8 @@ class RunSpec(BaseModel):
                 f"reference_steps ({self.reference_steps}) is less than steps ({self.steps}): "
                 "a reference trained less than the candidate proves nothing"
             )
-        if self.keep_ratio < 1 and self.slim_steps == 0:
-            raise ValueError("keep_ratio below 1 needs slim_steps above 0, since z is what ranks the neurons")
+        if self.keep_ratio < 1 and self.slim_steps == 0 and self.neuron_score == "slimming":
+            raise ValueError("keep_ratio below 1 needs slim_steps above 0, since z is what ranks the neurons, or another neuron_score")
         names = self.collection_names()
         if len(set(names)) != len(names):
             raise ValueError("collections has the same name twice")

@@ -55,9 +55,9 @@ class Chain:
         prepared = self.run("prepare", {})
         self.uris |= prepared["parts"]
         self.run("teacher", {"training": self.uris["training"]})
-        self.run("importance", {"base": self.uris["base"], "calibration": self.uris["calibration"]})
+        self.run("importance", {one: self.uris[one] for one in ("base", "calibration", "training")})
         self.run("depth", {"base": self.uris["base"], "importance": self.uris["importance"]})
-        self.run("slim", {one: self.uris[one] for one in ("base", "depth", "training")})
+        self.run("slim", {one: self.uris[one] for one in ("base", "calibration", "depth", "training")})
         self.run("narrow", {one: self.uris[one] for one in ("base", "depth", "slim")})
 
     def lesson(self) -> dict:
@@ -99,7 +99,7 @@ def test_from_a_model_to_vectors(chain, tmp_path):
             one.file(label, name, tmp_path / label)
     depth, cut = Cut.load(tmp_path / "depth"), Cut.load(tmp_path / "narrow")
     assert len(depth.drop_mlp) == len(depth.drop_attention) == 1
-    scales = load_file(one.file("slim", "z.safetensors", tmp_path / "slim"))
+    scales = load_file(one.file("slim", "scores.safetensors", tmp_path / "slim"))
     assert sorted(int(layer) for layer in scales) == [layer for layer in range(4) if layer not in depth.drop_mlp]
     assert all(z.dtype == np.float32 for z in scales.values())
     figures = json.loads(one.file("slim", "slim.json", tmp_path / "slim").read_text())
@@ -135,11 +135,28 @@ def test_changing_the_keep_ratio_redoes_only_what_follows(chain):
     second = chain(keep_ratio=0.75)
     cached = {}
     second.uris |= second.run("prepare", {})["parts"]
-    cached["importance"] = second.run("importance", {"base": second.uris["base"], "calibration": second.uris["calibration"]})["cached"]
+    cached["importance"] = second.run("importance", {key: second.uris[key] for key in ("base", "calibration", "training")})["cached"]
     cached["depth"] = second.run("depth", {"base": second.uris["base"], "importance": second.uris["importance"]})["cached"]
-    cached["slim"] = second.run("slim", {key: second.uris[key] for key in ("base", "depth", "training")})["cached"]
+    cached["slim"] = second.run("slim", {key: second.uris[key] for key in ("base", "calibration", "depth", "training")})["cached"]
     cached["narrow"] = second.run("narrow", {key: second.uris[key] for key in ("base", "depth", "slim")})["cached"]
     assert cached == {"importance": True, "depth": True, "slim": True, "narrow": False}
+
+
+@pytest.mark.parametrize(("measure", "score"), [("taylor", "activation_norm"), ("depth", "taylor")])
+def test_another_measure_another_score_and_equal_widths(chain, tmp_path, measure, score):
+    one = chain(importance_measure=measure, neuron_score=score, width_rule="uniform", slim_steps=0, slim_batch=4, probe_steps=2)
+    one.cut()
+    found = json.loads(one.file("importance", "importance.json", tmp_path / "i").read_text())
+    assert (found["measure"], found["samples"], found["tokens"] > 0) == (measure, *((2, True) if measure == "taylor" else (0, False)))
+    figures = json.loads(one.file("slim", "slim.json", tmp_path / "s").read_text())
+    assert figures["score"] == score
+    assert figures["score_q10"] < figures["score_q90"]
+    for name in ("cut.json", "cut.safetensors"):
+        one.file("narrow", name, tmp_path / "cut")
+    cut = Cut.load(tmp_path / "cut")
+    assert {layer: len(kept) for layer, kept in cut.neurons.items()} == {layer: 64 for layer in range(4) if layer not in cut.drop_mlp}
+    if measure == "depth":
+        assert (cut.drop_attention, cut.drop_mlp) == ([3], [3])
 
 
 def test_kill_9_at_a_random_step_then_retry_gives_bit_equal_weights(chain, tmp_path):

@@ -44,6 +44,17 @@ def test_the_cached_gradient_equals_the_plain_large_batch(backbone, encoder, pro
         assert (expected[name] - found[name]).abs().max() <= 1e-6 * expected[name].abs().max() + 1e-12, name
 
 
+def test_evaluating_gives_the_figures_of_a_step_and_no_gradients(backbone, encoder, problem):
+    plan, texts = problem(steps=2)
+    model = backbone()
+    step = Contrastive(encoder(model), texts, plan, Weights(0.05))
+    found = step.evaluate(1)
+    assert gradients(model) == {}
+    trained = step.step_loss(1)
+    assert {name: trained[name] for name in found} == found
+    assert found["info_nce"] != step.evaluate(0)["info_nce"]
+
+
 def test_dropout_is_the_same_in_both_passes(backbone, encoder, problem):
     """With dropout, the gradient of the second pass must belong to the vectors of the first: two chunks, replayed by hand."""
     from effir.train import adapters

@@ -1,4 +1,4 @@
-"""How much each sub-layer changes the residual stream (Eq. 3): S = 1 - cos(x, x + F(x)), streamed over calibration text."""
+"""How much each sub-layer changes the residual stream, streamed over calibration text; by Eq. 3, S = 1 - cos(x, x + F(x))."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,13 +10,15 @@ import torch
 from effir.compress.anatomy import anatomy_of, layers_of
 
 KINDS = ("attention", "mlp", "block")
+Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass
 class Importance:
-    """Scores per layer, each of shape (layers,): mean over tokens, and standard error over calibration samples.
+    """Scores per layer, each of shape (layers,): mean over tokens (or batches), and standard error over samples.
 
-    `block` scores the whole layer (both sub-layers at once); it orders the variants kB.
+    `block` scores the whole layer (both sub-layers at once); it orders the variants kB. A sample is a calibration sequence, or a
+    contrastive batch; scores that look at no data have none, and no error.
     """
 
     mean: dict[str, np.ndarray]
@@ -45,15 +47,34 @@ class _Sums:
     samples: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
+def one_minus_cosine(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """1 - cos over the last dimension, float32: (n, t, d), (n, t, d) → (n, t)."""
+    return 1 - torch.nn.functional.cosine_similarity(x.float(), y.float(), dim=-1)
+
+
+def relative_change(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """‖y - x‖ / ‖x‖ over the last dimension, float32: (n, t, d), (n, t, d) → (n, t); of a state that is all zeros, 0."""
+    x, y = x.float(), y.float()
+    length = x.norm(dim=-1)
+    return torch.where(length > 0, (y - x).norm(dim=-1) / length, 0)
+
+
+def tensor_of(output: Any) -> torch.Tensor:
+    """The hidden states that a module gives, alone or as the first of several."""
+    return output[0] if isinstance(output, tuple) else output
+
+
 def measure(
     model: Any,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     progress: Callable[[int], None] | None = None,
+    change: Change = one_minus_cosine,
 ) -> Importance:
     """Score every sub-layer; no hidden state is stored.
 
-    batches: (token ids (n, t), mask (n, t) with 1 for real tokens). Padding is excluded. Cosines in float32, mean over
-    all tokens of all samples; the error is that of the mean over samples. Cost: one forward pass over the text.
+    batches: (token ids (n, t), mask (n, t) with 1 for real tokens). Padding is excluded. change: the states before and after a
+    sub-layer → a score per token; Eq. 3 by default. Mean over all tokens of all samples; the error is that of the mean over
+    samples. Cost: one forward pass over the text.
     """
     anatomy, layers = anatomy_of(model), layers_of(model)
     sums = _Sums(len(layers))
@@ -68,12 +89,12 @@ def measure(
 
         def middle(_module, args):
             state["h"] = args[0]
-            found["attention", index] = one_minus_cosine(state["x"], state["h"])
+            found["attention", index] = change(state["x"], state["h"])
 
         def after(_module, _args, output):
-            out = output[0] if isinstance(output, tuple) else output
-            found["mlp", index] = one_minus_cosine(state["h"], out)
-            found["block", index] = one_minus_cosine(state["x"], out)
+            out = tensor_of(output)
+            found["mlp", index] = change(state["h"], out)
+            found["block", index] = change(state["x"], out)
 
         return [
             layer.register_forward_pre_hook(before, with_kwargs=True),
@@ -94,11 +115,6 @@ def measure(
         for hook in hooks:
             hook.remove()
     return _finish(sums)
-
-
-def one_minus_cosine(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """1 - cos over the last dimension, float32: (n, t, d), (n, t, d) → (n, t)."""
-    return 1 - torch.nn.functional.cosine_similarity(x.float(), y.float(), dim=-1)
 
 
 def _add(sums: _Sums, found: dict[tuple[str, int], torch.Tensor], mask: torch.Tensor) -> None:

@@ -8,22 +8,27 @@ from matplotlib.figure import Figure
 
 from effir.compress.importance import Importance
 
+AXES = {
+    "cosine": "1 − cos(x, x + F(x))",
+    "l2": "‖F(x)‖ / ‖x‖",
+    "taylor": "|Σ ∂loss/∂F(x) · F(x)|",
+    "leave_one_out": "rise of InfoNCE without it",
+    "depth": "1 − layer / layers",
+    "random": "dice",
+}
 BLUE, ORANGE, GREY = "#2563eb", "#d97706", "#cbd5e1"
 
 
-def layer_scores(found: Importance, path: Path) -> None:
+def layer_scores(found: Importance, measure: str, path: Path) -> None:
     """Importance of attention and MLP per layer with standard errors, as PNG."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.add_subplot()
     layers = np.arange(len(found.mean["mlp"]))
     for kind, colour in (("attention", ORANGE), ("mlp", BLUE)):
         axes.errorbar(layers, found.mean[kind], yerr=found.error[kind], color=colour, marker="o", markersize=3, linewidth=1, label=kind)
-    axes.set(
-        xlabel="layer",
-        ylabel="S = 1 − cos(x, x + F(x))",
-        yscale="log",
-        title=f"Importance over {found.tokens:,} tokens of calibration text",
-    )
+    positive = min(found.mean["attention"].min(), found.mean["mlp"].min()) > 0
+    over = f" over {found.tokens:,} tokens" if found.tokens else ""
+    axes.set(xlabel="layer", ylabel=AXES[measure], yscale="log" if positive else "linear", title=f"Importance by {measure}{over}")
     axes.legend(frameon=False)
     _save(figure, path)
 

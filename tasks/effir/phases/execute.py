@@ -68,18 +68,20 @@ def key_of(name: str, module: Any, spec: RunSpec, call: dict[str, Any]) -> dict[
     """Everything that decides a phase's bytes.
 
     A module names the fields of the spec that it uses in FIELDS, or in `fields(arguments)` where they depend on its arguments;
-    its `fingerprint(spec)` adds what lies outside spec and inputs.
+    its `unused(spec)` takes out fields and inputs that do not matter under this spec, and its `fingerprint(spec)` adds what lies
+    outside spec and inputs.
     """
     values, arguments = spec.model_dump(), call.get("arguments", {})
     fields = module.fields(arguments) if hasattr(module, "fields") else module.FIELDS
+    unused = module.unused(spec) if hasattr(module, "unused") else set()
     fingerprint = getattr(module, "fingerprint", None)
     return {
         "phase": name,
         "code": code_version(f"effir.phases.{name}"),
         "libraries": library_versions(),
         "machine": machine(spec.device, spec.threads),
-        "spec": {one: values[one] for one in sorted(fields)},
-        "inputs": {one: _digests(value) for one, value in sorted(call.get("inputs", {}).items()) if value},
+        "spec": {one: values[one] for one in sorted(fields) if one not in unused},
+        "inputs": {one: _digests(value) for one, value in sorted(call.get("inputs", {}).items()) if value and one not in unused},
         "arguments": arguments,
         "outside": fingerprint(spec) if fingerprint else None,
     }

@@ -1,42 +1,41 @@
-"""How redundant each sub-layer of the base model is (Eq. 3)."""
+"""How much each sub-layer of the base model matters, by Eq. 3 or another measure."""
 
 import json
 from typing import Any
 
+from effir.compress.needs import IMPORTANCE
+from effir.phases import probing
 from effir.phases.job import Job
+from effir.spec import RunSpec
 
-FIELDS = ("calibration_samples", "calibration_tokens", "dtype", "seed")
-BATCH_TOKENS = 2048
+FIELDS = ("importance_measure", *probing.FIELDS)
+
+
+def unused(spec: RunSpec) -> set[str]:
+    """A measure looks at calibration text, at training data, or at neither."""
+    return probing.unused(IMPORTANCE[spec.importance_measure])
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Pack calibration text, pass it through the base once, write scores and a picture."""
-    import torch
-
+    """Score the sub-layers of the base; write scores and a picture."""
     from effir.compress import importance, variants
-    from effir.compress.calibration import pack
+    from effir.compress.measures import MEASURES
     from effir.compress.pictures import layer_scores
     from effir.export.loading import load_backbone, load_tokenizer
     from effir.phases.compute import dtype_of, ready
+    from effir.retrieve.encode import Encoder
+    from effir.retrieve.settings import Settings
 
+    measure = job.spec.importance_measure
     device = ready(job.spec)
     base = job.folder("base")
-    model = load_backbone(base, dtype_of(job.spec)).to(device).eval()
-    texts = [json.loads(line)["text"] for line in (job.folder("calibration") / "text.jsonl").read_text().splitlines()]
-    wanted = job.spec.calibration_samples
-    samples = pack(load_tokenizer(base), texts, wanted, job.spec.calibration_tokens, job.spec.seed)
-    if len(samples) < wanted:
-        job.warn(f"the calibration text fills only {len(samples)} of {wanted} sequences of {job.spec.calibration_tokens} tokens")
-    size = max(1, BATCH_TOKENS // job.spec.calibration_tokens)
-    parts = [torch.tensor(samples[start : start + size], device=device) for start in range(0, len(samples), size)]
-
-    def tell(done: int) -> None:
-        job.forward_passes = done
-        job.progress(done, len(parts), "calibration batches")
-
-    found = importance.measure(model, ((ids, torch.ones_like(ids)) for ids in parts), tell)
-    (job.out / "importance.json").write_text(json.dumps(found.to_json()))
-    layer_scores(found, job.out / "importance.png")
+    model = load_backbone(base, dtype_of(job.spec)).eval().requires_grad_(False)
+    encoder = Encoder(model, load_tokenizer(base), Settings.for_training(job.spec), device)
+    data = probing.data(job, IMPORTANCE[measure], encoder)
+    with probing.counted(job, encoder.model):
+        found = MEASURES[measure](encoder.model, data, lambda done, total: job.progress(done, total, f"batches, {measure}"))
+    (job.out / "importance.json").write_text(json.dumps({"measure": measure} | found.to_json()))
+    layer_scores(found, measure, job.out / "importance.png")
     for kind in importance.KINDS:
         for layer, value in enumerate(found.mean[kind]):
             job.metric(f"importance/{kind}", value, layer)

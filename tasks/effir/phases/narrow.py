@@ -1,14 +1,14 @@
-"""How wide each remaining MLP stays: one global ranking of z, rounded to what hardware likes."""
+"""How wide each remaining MLP stays, and which neurons those are, rounded to what hardware likes."""
 
 from typing import Any
 
 from effir.phases.job import Job
 
-FIELDS = ("keep_ratio", "width_multiple")
+FIELDS = ("keep_ratio", "width_multiple", "width_rule")
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Turn z into the final cut and say what is left of the model."""
+    """Turn neuron scores into the final cut and say what is left of the model."""
     from safetensors.numpy import load_file
 
     from effir.compress import surgery, widths
@@ -18,9 +18,9 @@ def run(job: Job) -> dict[str, Any]:
 
     spec = job.spec
     cut = Cut.load(job.folder("depth"))
-    scales = {int(layer): z for layer, z in load_file(job.folder("slim") / "z.safetensors").items()}
-    if spec.keep_ratio < 1 and scales:
-        cut = widths.choose(cut, scales, spec.keep_ratio, spec.width_multiple)
+    scores = {int(layer): one for layer, one in load_file(job.folder("slim") / "scores.safetensors").items()}
+    if spec.keep_ratio < 1 and scores:
+        cut = widths.choose(cut, scores, spec.keep_ratio, spec.width_multiple, spec.width_rule)
     cut.save(job.out)
     model = surgery.skeleton(load_config(job.folder("base")))
     before, full = surgery.parameters(model), surgery.widths(model)

@@ -1,70 +1,83 @@
-"""Self-slimming (Eq. 7-8): learn one scale per MLP neuron of what depth left, everything else frozen."""
+"""How much each neuron of what depth left matters: self-slimming (Eq. 7-8), or another score."""
 
 import json
 from typing import Any
 
+from effir.compress.needs import NEURONS
+from effir.phases import probing
 from effir.phases.job import Job
+from effir.spec import RunSpec
 
-FIELDS = (
-    "slim_steps", "slim_batch", "slim_seeds", "slim_learning_rate", "slim_lambda", "slim_beta", "hard_negatives", "micro_batch",
-    "batch_tokens", "temperature", "pooling", "query_template", "document_template", "max_query_tokens", "max_training_tokens",
-    "dtype", "checkpoint_every", "seed",
-)  # fmt: skip
+TRAINING = ("slim_steps", "slim_seeds", "slim_learning_rate", "slim_lambda", "slim_beta", "checkpoint_every")
+FIELDS = ("neuron_score", *TRAINING, *probing.FIELDS)
+
+
+def unused(spec: RunSpec) -> set[str]:
+    """Only self-slimming trains; it has its own number of steps."""
+    other = {"probe_steps"} if spec.neuron_score == "slimming" else set(TRAINING)
+    return probing.unused(NEURONS[spec.neuron_score]) | other
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Train z with InfoNCE and the sparsity penalty, once per seed; the first seed decides, the others tell how far to trust it."""
+    """Score the neurons of every MLP that is left; write scores and what they look like."""
     from safetensors.numpy import save_file
 
-    from effir.compress import slimming, surgery
+    from effir.compress import surgery
     from effir.compress.cut import Cut
     from effir.export.loading import load_backbone, load_tokenizer
-    from effir.phases.compute import dtype_of, ready, stop_flag
+    from effir.phases.compute import dtype_of, ready
     from effir.retrieve.encode import Encoder
     from effir.retrieve.settings import Settings
-    from effir.train import examples
 
     spec = job.spec
     device = ready(spec)
-    stopping = stop_flag()
-    cut = Cut.load(job.folder("depth"))
     base = job.folder("base")
-    model = surgery.drop(load_backbone(base, dtype_of(spec)), cut)
-    model.requires_grad_(False)
+    model = surgery.drop(load_backbone(base, dtype_of(spec)), Cut.load(job.folder("depth"))).requires_grad_(False)
     encoder = Encoder(model, load_tokenizer(base), Settings.for_training(spec), device)
+    with probing.counted(job, encoder.model):
+        scores, figures = _slimming(job, encoder) if spec.neuron_score == "slimming" else _score(job, encoder)
+    save_file({str(layer): one for layer, one in scores.items()}, job.out / "scores.safetensors")
+    (job.out / "slim.json").write_text(json.dumps({"score": spec.neuron_score} | figures, indent=1))
+    job.say(f"{spec.neuron_score}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if value is not None))
+    shown = ("q10", "q50", "q90", "z_movement", "rank_agreement")
+    return {name: value for name, value in figures.items() if name.endswith(shown)}
+
+
+def _score(job: Job, encoder: Any) -> tuple[dict[int, Any], dict[str, Any]]:
+    from effir.compress import neurons
+
+    name = job.spec.neuron_score
+    data = probing.data(job, NEURONS[name], encoder)
+    encoder.model.eval()
+    found = neurons.NEURON_SCORES[name](encoder.model, data, lambda done, total: job.progress(done, total, f"batches, {name}"))
+    return found, neurons.summary(found) if found else {}
+
+
+def _slimming(job: Job, encoder: Any) -> tuple[dict[int, Any], dict[str, Any]]:
+    """Train z with InfoNCE and the sparsity penalty, once per seed; the first seed decides, the others tell how far to trust it."""
+    from effir.compress import slimming
+    from effir.phases.compute import stop_flag
+    from effir.train import examples
+
+    spec = job.spec
+    stopping = stop_flag()
     training = examples.load(job.folder("training"))
     found = [_learn(job, encoder, training, spec.seed + offset, stopping) for offset in range(spec.slim_seeds if spec.slim_steps else 1)]
-    job.forward_passes = encoder.forward_passes
-    save_file({str(layer): z for layer, z in found[0].items()}, job.out / "z.safetensors")
-    figures: dict[str, float | None] = dict(slimming.summary(found[0])) if found[0] else {}
+    figures: dict[str, Any] = dict(slimming.summary(found[0])) if found[0] else {}
     figures["rank_agreement"] = slimming.rank_agreement(found[0], found[1]) if len(found) > 1 and found[0] else None
-    (job.out / "slim.json").write_text(json.dumps(figures, indent=1))
-    job.say("z: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if value is not None))
-    return {key: figures[key] for key in ("z_q10", "z_q50", "z_q90", "z_movement", "rank_agreement") if key in figures}
+    return found[0], figures
 
 
 def _learn(job: Job, encoder: Any, training: Any, seed: int, stopping: Any) -> dict[int, Any]:
     from effir.compress import slimming
     from effir.phases.compute import StoredCheckpoints, ready
-    from effir.train import plan as plans
-    from effir.train.contrastive import Contrastive
     from effir.train.loop import Schedule, fit
-    from effir.train.losses import Weights
 
     spec = job.spec
     ready(spec, seed)
     scales = slimming.new_scales(encoder.model)
     if spec.slim_steps and scales:
-        plan = plans.lay_out(training, spec.slim_batch, spec.slim_steps, spec.hard_negatives, seed)
-        step = Contrastive(
-            encoder,
-            plans.tokenise(encoder, training, plan),
-            plan,
-            Weights(spec.temperature),
-            micro_batch=spec.micro_batch,
-            batch_tokens=spec.batch_tokens,
-            mixed=spec.dtype == "bfloat16",
-        )
+        step = probing.contrastive(spec, encoder, training, spec.slim_steps, seed)
 
         def step_loss(number: int) -> dict[str, float]:
             parts = step.step_loss(number)

@@ -53,6 +53,12 @@ class Contrastive:
         parts = cached_gradient(chunks, self._embed, lambda queries, documents: self._loss(queries, documents, batch))
         return parts | {"chance": 1 / batch.blocked.shape[1]}
 
+    def evaluate(self, step: int) -> Parts:
+        """Figures of a step, without gradients."""
+        groups = list(self.plan[step])
+        with torch.no_grad():
+            return self._loss(*self._embed(groups), self.describe(groups))[1]
+
     def describe(self, groups: Sequence[Group]) -> Batch:
         """Columns, blocked pairs, teacher scores and targets of a step's groups."""
         device = self.encoder.device

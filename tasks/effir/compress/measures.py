@@ -1,0 +1,189 @@
+"""Importance measures of sub-layers: several answers to one question, what is lost when a sub-layer goes.
+
+A measure is a function (model, data, progress) → Importance. What its data is, `effir.compress.needs.IMPORTANCE` says: token
+batches [(ids (n, t), mask (n, t)), …], contrastive batches, or nothing but a seed. The higher, the more important; the lowest
+goes first. Costs count passes over all of the data; L is the number of layers. The model is to be in eval mode, and frozen
+(`requires_grad_(False)`), lest its weights gather gradients.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from effir.compress import importance
+from effir.compress.importance import KINDS, Importance, tensor_of
+from effir.compress.surgery import layers_of
+from effir.train.contrastive import Contrastive
+from effir.train.plan import token_count
+
+Batches = Sequence[tuple[torch.Tensor, torch.Tensor]]
+Progress = Callable[[int, int], None]
+Scores = dict[str, list[np.ndarray]]
+
+
+def cosine(model: Any, batches: Batches, progress: Progress) -> Importance:
+    """1 − cos(x, x + F(x)), mean over tokens: how much a sub-layer turns the residual stream.
+
+    Source: Lei et al. 2026, Eq. 3; of whole blocks, Men et al. 2024 (ShortGPT). Cost: 1 forward pass.
+    """
+    return importance.measure(model, batches, lambda done: progress(done, len(batches)))
+
+
+def l2(model: Any, batches: Batches, progress: Progress) -> Importance:
+    """‖F(x)‖₂ / ‖x‖₂, mean over tokens: how far a sub-layer moves the residual stream, in lengths of that stream.
+
+    Source: Lei et al. 2026 name it beside the cosine, without figures. Cost: 1 forward pass.
+    """
+    return importance.measure(model, batches, lambda done: progress(done, len(batches)), importance.relative_change)
+
+
+def taylor(model: Any, pairs: Contrastive, progress: Progress) -> Importance:
+    """|Σ ∂loss/∂F(x) · F(x)| over all elements of a batch, mean over batches; the loss is InfoNCE.
+
+    To first order, how much the loss changes when the sub-layer is removed: the derivative by a gate on F that stands at 1.
+    Source: Molchanov et al. 2017; gates on attention heads: Michel et al. 2019. Cost: 1 forward and 1 backward pass (2 forward
+    where the micro-batch is smaller than the batch).
+    """
+    found: Scores = {kind: [] for kind in KINDS}
+    for step in range(len(pairs.plan)):
+        with first_order(model) as change:
+            pairs.step_loss(step)
+        for kind in KINDS:
+            found[kind].append(np.abs(change[kind]))
+        progress(step + 1, len(pairs.plan))
+    return _over_batches(found, pairs)
+
+
+def leave_one_out(model: Any, pairs: Contrastive, progress: Progress) -> Importance:
+    """Loss without the sub-layer − loss of the whole model, mean over batches; InfoNCE. Below 0: better without it.
+
+    Source: ablation one at a time, as of attention heads in Michel et al. 2019 and of blocks by perplexity in Kim et al. 2024
+    (Shortened LLaMA). Cost: 3L + 1 forward passes: every attention, MLP and block, and the whole model.
+    """
+    layers = sub_layers(model)
+    steps = range(len(pairs.plan))
+    total = (len(KINDS) * len(layers) + 1) * len(steps)
+
+    def losses(removed: Sequence[Any], before: int) -> np.ndarray:
+        found = []
+        with silenced(removed):
+            for step in steps:
+                found.append(pairs.evaluate(step)["info_nce"])
+                progress(before * len(steps) + step + 1, total)
+        return np.array(found)
+
+    whole = losses([], 0)
+    found: Scores = {}
+    for place, kind in enumerate(KINDS):
+        first = place * len(layers) + 1
+        rises = [losses([layer[kind]] if kind in layer else list(layer.values()), first + n) - whole for n, layer in enumerate(layers)]
+        found[kind] = list(np.stack(rises, axis=1))
+    return _over_batches(found, pairs)
+
+
+def depth(model: Any, seed: int, progress: Progress) -> Importance:
+    """1 − l / L for layer l from 0: the later, the less important. No data, no standard error.
+
+    Source: cutting the last layers, as L3Prune (2024) and Gromov et al. 2024 do. Cost: none.
+    """
+    layers = len(layers_of(model))
+    return _prior({kind: 1 - np.arange(layers) / layers for kind in KINDS})
+
+
+def at_random(model: Any, seed: int, progress: Progress) -> Importance:
+    """Uniform in [0, 1), seeded: what any measure must beat. Cost: none."""
+    dice = np.random.default_rng(seed)
+    return _prior({kind: dice.random(len(layers_of(model))) for kind in KINDS})
+
+
+MEASURES: dict[str, Callable[[Any, Any, Progress], Importance]] = {
+    "cosine": cosine,
+    "l2": l2,
+    "taylor": taylor,
+    "leave_one_out": leave_one_out,
+    "depth": depth,
+    "random": at_random,
+}
+
+
+def sub_layers(model: Any) -> list[dict[str, Any]]:
+    """The modules whose output is added to the residual stream, by kind, for every layer."""
+    return [{"attention": layer.self_attn, "mlp": layer.mlp} for layer in layers_of(model)]
+
+
+@contextmanager
+def silenced(modules: Sequence[Any]) -> Iterator[None]:
+    """Within this context these modules give zeros: they add nothing to the residual stream."""
+
+    def nothing(_module: Any, _args: Any, output: Any) -> Any:
+        zeros = torch.zeros_like(tensor_of(output))
+        return (zeros, *output[1:]) if isinstance(output, tuple) else zeros
+
+    hooks = [module.register_forward_hook(nothing) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def gradients(model: Any) -> Iterator[None]:
+    """Within this context hidden states carry gradients, although the weights are frozen."""
+    hook = model.get_input_embeddings().register_forward_hook(lambda _module, _args, output: output.requires_grad_())
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def first_order(model: Any) -> Iterator[dict[str, np.ndarray]]:
+    """Gathers Σ ∂loss/∂F(x) · F(x) of every sub-layer and block while a loss is computed and sent back: kind → (layers,), float64.
+
+    A block's F(x) is all that it adds to x. Passes without gradients are passed over, so gradient caching counts once.
+    """
+    layers = layers_of(model)
+    change = {kind: np.zeros(len(layers)) for kind in KINDS}
+
+    def follow(kind: str, index: int, states: torch.Tensor, before: torch.Tensor | None = None) -> None:
+        if states.requires_grad:
+            added = states.detach().float() - (0 if before is None else before.detach().float())
+
+            def add(gradient: torch.Tensor) -> None:
+                change[kind][index] += (gradient.float() * added).sum(dtype=torch.float64).item()
+
+            states.register_hook(add)
+
+    def block(index: int) -> Callable[..., None]:
+        return lambda _module, args, kwargs, output: follow("block", index, tensor_of(output), args[0] if args else kwargs["hidden_states"])
+
+    def sub_layer(kind: str, index: int) -> Callable[..., None]:
+        return lambda _module, _args, output: follow(kind, index, tensor_of(output))
+
+    hooks = [layer.register_forward_hook(block(index), with_kwargs=True) for index, layer in enumerate(layers)]
+    for index, layer in enumerate(sub_layers(model)):
+        hooks += [module.register_forward_hook(sub_layer(kind, index)) for kind, module in layer.items()]
+    try:
+        with gradients(model):
+            yield change
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _over_batches(found: Scores, pairs: Contrastive) -> Importance:
+    """Mean and its standard error over batches, each of which gave (layers,) per kind."""
+    count = len(pairs.plan)
+    mean = {kind: np.mean(rows, axis=0) for kind, rows in found.items()}
+    error = {
+        kind: np.std(rows, axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.zeros_like(mean[kind]) for kind, rows in found.items()
+    }
+    return Importance(mean, error, token_count(pairs.texts, pairs.plan), count)
+
+
+def _prior(scores: dict[str, np.ndarray]) -> Importance:
+    return Importance(scores, {kind: np.zeros_like(one) for kind, one in scores.items()}, 0, 0)

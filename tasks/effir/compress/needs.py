@@ -1,0 +1,29 @@
+"""What each measure looks at, kept apart from the measures themselves: a phase's key is known without torch.
+
+text:    calibration text, as token batches
+pairs:   labelled queries and documents, as contrastive batches
+nothing: no data; weights, positions or dice
+"""
+
+from typing import Literal
+
+Need = Literal["text", "pairs", "nothing"]
+
+IMPORTANCE: dict[str, Need] = {
+    "cosine": "text",
+    "l2": "text",
+    "taylor": "pairs",
+    "leave_one_out": "pairs",
+    "depth": "nothing",
+    "random": "nothing",
+}
+"""By the names of `effir.compress.measures.MEASURES`."""
+
+NEURONS: dict[str, Need] = {
+    "slimming": "pairs",
+    "activation_norm": "text",
+    "magnitude": "nothing",
+    "taylor": "pairs",
+    "random": "nothing",
+}
+"""By the names of `effir.compress.neurons.NEURON_SCORES`, and `slimming`, which is a training."""

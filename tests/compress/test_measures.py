@@ -1,0 +1,219 @@
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from effir.compress import importance, needs, pictures, surgery, variants
+from effir.compress.cut import Cut
+from effir.compress.measures import MEASURES
+from effir.spec import RunSpec
+
+LOOKING = [name for name, need in needs.IMPORTANCE.items() if need != "nothing"]
+
+
+def told(done, total):
+    assert 0 < done <= total
+
+
+@pytest.fixture
+def score(pairs, ids):
+    """Scores a model by a measure's name, on calibration text or contrastive batches as the measure needs."""
+
+    def run(name, model, **settings):
+        data = {"text": [(ids, torch.ones_like(ids))], "pairs": pairs(model, **settings), "nothing": 0}
+        return MEASURES[name](model, data[needs.IMPORTANCE[name]], told)
+
+    return run
+
+
+def test_every_measure_has_a_need_a_spec_value_and_an_axis():
+    assert set(MEASURES) == set(needs.IMPORTANCE) == set(pictures.AXES)
+    assert set(MEASURES) == set(get_args(RunSpec.model_fields["importance_measure"].annotation))
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_a_sub_layer_that_does_nothing_scores_zero_and_goes_first(tiny, score, name):
+    model = tiny()
+    torch.nn.init.zeros_(model.layers[1].self_attn.o_proj.weight)
+    torch.nn.init.zeros_(model.layers[2].mlp.down_proj.weight)
+    found = score(name, model)
+    assert found.mean["attention"][1] == pytest.approx(0, abs=1e-6)
+    assert found.mean["mlp"][2] == pytest.approx(0, abs=1e-6)
+    others = {"attention": np.delete(found.mean["attention"], 1), "mlp": np.delete(found.mean["mlp"], 2), "block": found.mean["block"]}
+    assert all(np.abs(rest).min() > 2e-6 for rest in others.values()), others
+    if name != "leave_one_out":
+        cut = variants.choose("1A1M", found)
+        assert (cut.drop_attention, cut.drop_mlp) == ([1], [2])
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_a_layer_made_weak_becomes_the_least_important(tiny, score, name):
+    model = tiny()
+    for projection in (model.layers[1].self_attn.o_proj, model.layers[1].mlp.down_proj):
+        projection.weight.data *= 1e-3
+    found = score(name, model)
+    for kind in importance.KINDS:
+        assert np.abs(found.mean[kind]).argmin() == 1, kind
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_measuring_leaves_the_model_as_it_was(tiny, score, ids, name):
+    model = tiny()
+    before = model(input_ids=ids, use_cache=False).last_hidden_state
+    score(name, model)
+    after = model(input_ids=ids, use_cache=False).last_hidden_state
+    assert torch.equal(before, after)
+    assert not after.requires_grad
+    assert all(value.grad is None for value in model.parameters())
+
+
+def test_l2_is_the_mean_relative_length_of_what_is_added(tiny, ids):
+    model = tiny()
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    expected = []
+    with torch.no_grad():
+        states = model(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
+    for before, after in pairwise(states[:4]):
+        ratio = (after - before).pow(2).sum(-1).sqrt() / before.pow(2).sum(-1).sqrt()
+        expected.append(float(ratio[mask.bool()].mean()))
+    found = MEASURES["l2"](model, [(ids, mask)], told)
+    assert np.allclose(found.mean["block"][:3], expected, rtol=1e-5)
+
+
+def test_l2_of_the_first_attention_is_as_small_as_that_attention_is_made(tiny, ids):
+    model, weak = tiny(), tiny()
+    weak.layers[0].self_attn.o_proj.weight.data *= 0.01
+    full, small = (MEASURES["l2"](one, [(ids, torch.ones_like(ids))], told).mean["attention"][0] for one in (model, weak))
+    assert small == pytest.approx(0.01 * full, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cosine", "l2"])
+def test_padded_text_scores_as_text_without_padding(tiny, ids, name):
+    model, mask = tiny(), torch.ones_like(ids)
+    mask[1, 6:] = 0
+    padded = MEASURES[name](model, [(ids, mask)], told)
+    apart = MEASURES[name](model, [(ids[:1], mask[:1]), (ids[1:, :6], mask[1:, :6])], told)
+    for kind in importance.KINDS:
+        assert np.allclose(padded.mean[kind], apart.mean[kind], rtol=1e-6)
+        assert np.allclose(padded.error[kind], apart.error[kind], rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"batch_tokens": 1}, {"batch_tokens": 20}, {"micro_batch": 3}])
+@pytest.mark.parametrize("name", ["taylor", "leave_one_out"])
+def test_padding_and_the_micro_batch_do_not_matter(tiny, score, name, settings):
+    plain, other = score(name, tiny(layers=2)), score(name, tiny(layers=2), **settings)
+    for kind in importance.KINDS:
+        assert np.allclose(plain.mean[kind], other.mean[kind], rtol=1e-3, atol=1e-6)
+
+
+@contextmanager
+def gated(model, kind, index, gate):
+    """Multiplies what a sub-layer or a block adds by `gate`: attention and MLP in their weights, a block at its output."""
+    layer = model.layers[index]
+    if kind == "block":
+        hook = layer.register_forward_hook(lambda _, args, out: args[0] + gate * (out - args[0]))
+        yield
+        hook.remove()
+        return
+    weight = (layer.self_attn.o_proj if kind == "attention" else layer.mlp.down_proj).weight
+    before = weight.data.clone()
+    weight.data *= gate
+    yield
+    weight.data = before
+
+
+@pytest.mark.parametrize("kind", importance.KINDS)
+def test_taylor_is_the_derivative_by_a_gate(tiny, pairs, loss_by_hand, kind):
+    """Central differences; a step much smaller would drown in Llama's norm, which computes in float32 whatever it is given."""
+    model = tiny(layers=3)
+    given = pairs(model, steps=2)
+    found = MEASURES["taylor"](model, given, told).mean[kind]
+    step = 3e-3
+    for index in range(3):
+        slopes = []
+        for batch in range(2):
+            ends = []
+            for gate in (1 - step, 1 + step):
+                with gated(model, kind, index, gate), torch.no_grad():
+                    ends.append(float(loss_by_hand(model, given, batch)))
+            slopes.append(abs(ends[1] - ends[0]) / (2 * step))
+        assert found[index] == pytest.approx(np.mean(slopes), rel=5e-4, abs=2e-5)
+
+
+@pytest.mark.parametrize("name", ["taylor", "leave_one_out"])
+def test_in_bfloat16_the_scores_are_nearly_the_same(tiny, score, name):
+    exact, rough = score(name, tiny(), steps=4), score(name, tiny().bfloat16(), steps=4, mixed=True)
+    flat = [np.concatenate([one.mean[kind] for kind in importance.KINDS]) for one in (exact, rough)]
+    assert np.corrcoef(*flat)[0, 1] > 0.98
+
+
+def test_leaving_out_is_what_dropping_is(tiny, pairs, loss_by_hand):
+    model = tiny(layers=3)
+    given = pairs(model)
+    found = MEASURES["leave_one_out"](model, given, told)
+    whole = [given.evaluate(step)["info_nce"] for step in range(2)]
+    for kind in importance.KINDS:
+        for index in range(3):
+            gone = {"drop_attention": [index]} if kind != "mlp" else {}
+            gone |= {"drop_mlp": [index]} if kind != "attention" else {}
+            smaller = surgery.drop(tiny(layers=3), Cut(3, **gone))
+            without = pairs(smaller)
+            rises = [without.evaluate(step)["info_nce"] - whole[step] for step in range(2)]
+            assert found.mean[kind][index] == np.mean(rises)
+            assert found.error[kind][index] == pytest.approx(abs(rises[0] - rises[1]) / 2)
+            exact = np.mean([float(loss_by_hand(smaller, given, step)) - float(loss_by_hand(model, given, step)) for step in range(2)])
+            assert found.mean[kind][index] == pytest.approx(exact, abs=1e-5)
+
+
+def test_leaving_out_costs_three_passes_a_layer_and_one(tiny, pairs):
+    model = tiny()
+    given = pairs(model, steps=3)
+    given.evaluate(0)
+    each = given.encoder.forward_passes
+    seen = []
+    MEASURES["leave_one_out"](model, given, lambda done, total: seen.append((done, total)))
+    assert given.encoder.forward_passes - each == each * 3 * (3 * 4 + 1)
+    assert seen == [(done, 39) for done in range(1, 40)]
+
+
+def test_the_error_is_that_of_the_mean_over_batches(tiny, pairs):
+    model = tiny()
+    given = pairs(model, steps=3)
+    together = MEASURES["taylor"](model, given, told)
+    plan, apart = given.plan, []
+    for step in plan:
+        given.plan = [step]
+        apart.append(MEASURES["taylor"](model, given, told))
+    assert together.samples == 3
+    assert together.tokens == sum(one.tokens for one in apart)
+    for kind in importance.KINDS:
+        scores = np.array([one.mean[kind] for one in apart])
+        assert np.allclose(together.mean[kind], scores.mean(0))
+        assert np.allclose(together.error[kind], scores.std(0, ddof=1) / np.sqrt(3))
+        assert not apart[0].error[kind].any()
+
+
+def test_depth_drops_the_last(tiny):
+    found = MEASURES["depth"](tiny(), 0, told)
+    for plain in ("2M", "2B"):
+        assert variants.choose(plain, found) == variants.choose(f"last{plain}", found)
+    assert variants.choose("1A", found).drop_attention == [3]
+
+
+def test_random_depends_on_the_seed_alone(tiny):
+    first, again, other = (MEASURES["random"](tiny(seed=number), seed, told) for number, seed in ((0, 1), (1, 1), (0, 2)))
+    for kind in importance.KINDS:
+        assert np.array_equal(first.mean[kind], again.mean[kind])
+        assert not np.array_equal(first.mean[kind], other.mean[kind])
+        assert ((first.mean[kind] >= 0) & (first.mean[kind] < 1)).all()
+    assert not np.array_equal(first.mean["attention"], first.mean["mlp"])
+
+
+@pytest.mark.parametrize("name", ["cosine", "leave_one_out", "random"])
+def test_a_picture_of_scores_above_and_below_zero(tiny, score, tmp_path, name):
+    pictures.layer_scores(score(name, tiny()), name, tmp_path / "importance.png")
+    assert (tmp_path / "importance.png").read_bytes().startswith(b"\x89PNG")
