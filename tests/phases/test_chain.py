@@ -129,6 +129,30 @@ def test_from_a_model_to_vectors(chain, tmp_path):
     assert again["forward_passes"] == 0
 
 
+def test_an_assessment_is_what_encode_and_evaluate_come_to(chain, tmp_path):
+    one = chain(shard_documents=60, speed_seconds=0.2, speed_documents=8, variant="1M")
+    one.cut()
+    one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
+    heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"]}
+    one.run("finetune", heal, {"model": "candidate"}, "candidate")
+    seen = {"collections": [one.uris["things"]]}
+    told = one.run(
+        "assess", seen | {"model": one.uris["candidate"], "reference": one.uris["reference"]}, {"model": "candidate"}, "assessed"
+    )
+    encoded = {"model": one.uris["candidate"], "collection": one.uris["things"]}
+    one.run("encode", encoded, {"model": "candidate", "collection": "things", "shard": 0}, "encoded")
+    one.run("evaluate", seen | {"encodes": [one.uris["encoded"]]}, {}, "evaluate")
+    whole = json.loads(one.file("evaluate", "metrics.json", tmp_path / "whole").read_text())
+    found = json.loads(one.file("assessed", "metrics.json", tmp_path / "found").read_text())["candidate"]["things"]
+    assert -1 < found.pop("mean_query_cosine") < 1
+    assert found == whole["candidate"]["things"]
+    assert told["numbers"]["things/ndcg_at_10"] == found["ndcg_at_10"]
+    assert json.loads(one.file("assessed", "speed.json", tmp_path / "found").read_text())["document"]["ratio"] > 0
+    lexical = one.run("assess", seen, {"model": "bm25"}, "lexical")
+    assert lexical["numbers"] == {"things/ndcg_at_10": whole["bm25"]["things"]["ndcg_at_10"]}
+    assert lexical["forward_passes"] == 0
+
+
 def test_changing_the_keep_ratio_redoes_only_what_follows(chain):
     first = chain()
     first.cut()

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from effir.compress import importance
+from effir.compress.anatomy import anatomy_of, layers_of
 from effir.compress.importance import KINDS, Importance, tensor_of
-from effir.compress.surgery import layers_of
 from effir.train.contrastive import Contrastive
 from effir.train.plan import token_count
 
@@ -110,8 +110,13 @@ MEASURES: dict[str, Callable[[Any, Any, Progress], Importance]] = {
 
 
 def sub_layers(model: Any) -> list[dict[str, Any]]:
-    """The modules whose output is added to the residual stream, by kind, for every layer."""
-    return [{"attention": layer.self_attn, "mlp": layer.mlp} for layer in layers_of(model)]
+    """The modules whose output is added to the residual stream, by kind, for every layer: sub-layers, or the norms after them."""
+    anatomy = anatomy_of(model)
+    ends = {
+        "attention": (anatomy.attention, *anatomy.attention_norms[1:])[-1],
+        "mlp": (anatomy.mlp, *anatomy.mlp_norms[1:])[-1],
+    }
+    return [{kind: getattr(layer, name) for kind, name in ends.items()} for layer in layers_of(model)]
 
 
 @contextmanager

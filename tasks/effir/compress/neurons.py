@@ -4,7 +4,7 @@ A score is a function (model, data, progress) → {layer: float32 (width,)}, wit
 `effir.compress.measures`. The higher, the more important. Nothing is normalised by layer: `effir.compress.widths` ranks the
 neurons of all layers together. Self-slimming (`effir.compress.slimming`) is a training and not among them.
 
-In the formulas a is the input of down_proj, one value per token and neuron j, and W_down[:, j] what neuron j writes.
+In the formulas a is the input of the down projection, one value per token and neuron j, and W_down[:, j] what neuron j writes.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from effir.compress.anatomy import Anatomy, anatomy_of, has_mlp, layers_of
 from effir.compress.measures import Batches, Progress, gradients
-from effir.compress.surgery import has_mlp, layers_of
 from effir.train.contrastive import Contrastive
 
 Scores = dict[int, np.ndarray]
@@ -27,7 +27,7 @@ def activation_norm(model: Any, batches: Batches, progress: Progress) -> Scores:
     The order is that of ‖a_j‖₂ ‖W_down[:, j]‖₂, padding excluded. Source: Wanda (Sun et al. 2024), its scores of the
     weights of a column that goes, put together as a Euclidean length. Cost: 1 forward pass.
     """
-    squares = {index: torch.zeros_like(_norms(mlp)["down"], dtype=torch.float64) for index, mlp in mlps(model).items()}
+    squares = {index: torch.zeros_like(_norms(mlp, anatomy_of(model))["down"], dtype=torch.float64) for index, mlp in mlps(model).items()}
     tokens = 0
     with torch.inference_mode():
         for done, (ids, mask) in enumerate(batches, 1):
@@ -39,7 +39,10 @@ def activation_norm(model: Any, batches: Batches, progress: Progress) -> Scores:
                 model(input_ids=ids, attention_mask=None if bool(mask.all()) else mask, use_cache=False)
             tokens += int(mask.sum())
             progress(done, len(batches))
-    return {index: _plain((squares[index] / max(tokens, 1)).sqrt() * _norms(mlp)["down"]) for index, mlp in mlps(model).items()}
+    return {
+        index: _plain((squares[index] / max(tokens, 1)).sqrt() * _norms(mlp, anatomy_of(model))["down"])
+        for index, mlp in mlps(model).items()
+    }
 
 
 def magnitude(model: Any, seed: int, progress: Progress) -> Scores:
@@ -48,7 +51,7 @@ def magnitude(model: Any, seed: int, progress: Progress) -> Scores:
     The product stays when up is scaled and down scaled back, as the MLP does. Source: magnitude pruning of filters (Li et al. 2017),
     for gated MLPs. Cost: none.
     """
-    return {index: _plain(torch.stack(list(_norms(mlp).values())).prod(0)) for index, mlp in mlps(model).items()}
+    return {index: _plain(torch.stack(list(_norms(mlp, anatomy_of(model)).values())).prod(0)) for index, mlp in mlps(model).items()}
 
 
 def taylor(model: Any, pairs: Contrastive, progress: Progress) -> Scores:
@@ -57,7 +60,7 @@ def taylor(model: Any, pairs: Contrastive, progress: Progress) -> Scores:
     To first order, how much the loss changes at each token when neuron j is removed, without changes of opposite sign cancelling.
     Source: Molchanov et al. 2017. Cost: 1 forward and 1 backward pass (2 forward where the micro-batch is smaller than the batch).
     """
-    totals = {index: torch.zeros_like(_norms(mlp)["down"], dtype=torch.float64) for index, mlp in mlps(model).items()}
+    totals = {index: torch.zeros_like(_norms(mlp, anatomy_of(model))["down"], dtype=torch.float64) for index, mlp in mlps(model).items()}
 
     def follow(index: int, activation: torch.Tensor) -> None:
         if activation.requires_grad:
@@ -78,7 +81,8 @@ def taylor(model: Any, pairs: Contrastive, progress: Progress) -> Scores:
 def at_random(model: Any, seed: int, progress: Progress) -> Scores:
     """Uniform in [0, 1), seeded: what any score must beat. Cost: none."""
     return {
-        index: np.random.default_rng([seed, index]).random(len(_norms(mlp)["down"]), dtype=np.float32) for index, mlp in mlps(model).items()
+        index: np.random.default_rng([seed, index]).random(len(_norms(mlp, anatomy_of(model))["down"]), dtype=np.float32)
+        for index, mlp in mlps(model).items()
     }
 
 
@@ -98,17 +102,19 @@ def summary(scores: Scores) -> dict[str, float]:
 
 def mlps(model: Any) -> dict[int, Any]:
     """The MLPs that are left, by layer."""
-    return {index: layer.mlp for index, layer in enumerate(layers_of(model)) if has_mlp(layer)}
+    name = anatomy_of(model).mlp
+    return {index: getattr(layer, name) for index, layer in enumerate(layers_of(model)) if has_mlp(layer)}
 
 
 @contextmanager
 def watched(model: Any, look: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
-    """Within this context `look` is shown every MLP's activations, (layer, (n, t, width)), on their way into down_proj."""
+    """Within this context `look` is shown every MLP's activations, (layer, (n, t, width)), on their way into the down projection."""
 
     def hook(index: int) -> Callable[..., None]:
         return lambda _module, args: look(index, args[0])
 
-    hooks = [mlp.down_proj.register_forward_pre_hook(hook(index)) for index, mlp in mlps(model).items()]
+    down = anatomy_of(model).down
+    hooks = [getattr(mlp, down).register_forward_pre_hook(hook(index)) for index, mlp in mlps(model).items()]
     try:
         yield
     finally:
@@ -116,10 +122,11 @@ def watched(model: Any, look: Callable[[int, torch.Tensor], None]) -> Iterator[N
             one.remove()
 
 
-def _norms(mlp: Any) -> dict[str, torch.Tensor]:
+def _norms(mlp: Any, anatomy: Anatomy) -> dict[str, torch.Tensor]:
     """Length of what each neuron reads (gate, up) and writes (down): (width,) each, float32."""
-    gate, up, down = (projection.weight.detach().float() for projection in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
-    return {"gate": gate.norm(dim=1), "up": up.norm(dim=1), "down": down.norm(dim=0)}
+    reads = torch.cat([getattr(mlp, name).weight.detach().float() for name in anatomy.gate_up])
+    gate, up = reads.norm(dim=1).chunk(2)
+    return {"gate": gate, "up": up, "down": getattr(mlp, anatomy.down).weight.detach().float().norm(dim=0)}
 
 
 def _plain(scores: torch.Tensor) -> np.ndarray:

@@ -88,7 +88,7 @@ def _row(group: list[Entry], references: Mapping[int | None, Entry], limits: Lim
         parameters_non_embedding=first.parameters_non_embedding,
     )
     if first.arm == "reference":
-        return replace(row, speedup={kind: (1.0, 1.0, 1.0) for kind in KINDS}, bound=dict.fromkeys(KINDS, 1.0))
+        return replace(row, speedup=dict.fromkeys(KINDS, (1.0, 1.0, 1.0)), bound=dict.fromkeys(KINDS, 1.0))
     beside = [references[entry.reference] for entry in group if entry.reference in references]
     if beside and len(beside) == len(group):
         sample = _mean_difference(_averaged(beside), table, limits)

@@ -48,11 +48,15 @@ def run(job: Job) -> dict[str, Any]:
 
 def _reference_key(one: Arm) -> str:
     """Arms whose references are trained alike share one."""
-    return digest_of({name: getattr(one.spec, name) for name in finetune.fields({"model": "reference"})})
+    return _key(one.spec, finetune, {"model": "reference"})
 
 
 def _score_key(one: Arm, reference: int | None) -> str:
-    return digest_of({name: getattr(one.spec, name) for name in importance.FIELDS} | {"reference": reference})
+    return f"{_key(one.spec, importance, {})} {reference}"
+
+
+def _key(spec: RunSpec, phase: Any, arguments: dict[str, Any]) -> str:
+    return digest_of({name: getattr(spec, name) for name in set(phase.FIELDS) - phase.unused(spec, arguments)})
 
 
 def _place(known: dict[str, dict[str, Any]], key: str, value: dict[str, Any]) -> int:

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from effir.phases import encode, evaluate, speed
 from effir.phases.job import Job
+from effir.spec import RunSpec
 
 if TYPE_CHECKING:
     from effir.retrieve.collections import Collection
+    from effir.retrieve.encode import Encoder
     from effir.retrieve.search import Run
 
 FIELDS = tuple(sorted({*encode.FIELDS, *speed.FIELDS}))
 
 
-def fields(arguments: dict[str, Any]) -> tuple[str, ...]:
+def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
     """BM25 knows none of the settings."""
-    return () if arguments["model"] == "bm25" else FIELDS
+    return set(FIELDS) if arguments["model"] == "bm25" else set()
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def run(job: Job) -> dict[str, Any]:
     model = job.arguments["model"]
     collections = evaluate.collections(job)
     device = ready(job.spec)
-    encoder = None if model in {"bm25", "minilm"} else encode.own_encoder(job, device)
+    encoder: "Encoder | None" = None if model in {"bm25", "minilm"} else encode.own_encoder(job, device)
     turn = None if model == "bm25" else encode.encoding(job, device, encoder)
     rows: list[dict[str, Any]] = []
     table: dict[str, dict[str, float]] = {}
@@ -48,10 +50,10 @@ def run(job: Job) -> dict[str, Any]:
     figures = {f"{name}/ndcg_at_10": scores["ndcg_at_10"] for name, scores in list(table.items())[:4]}
     if encoder is not None:
         figures["parameters"], figures["parameters_non_embedding"] = surgery.parameters(encoder.model)
-    if job.has("reference"):
-        report = speed.measure(job, speed.load(job, "reference", device), encoder)
-        (job.out / "speed.json").write_text(json.dumps(report, indent=1))
-        figures |= speed.numbers(report)
+        if job.has("reference"):
+            report = speed.measure(job, speed.load(job, "reference", device), encoder)
+            (job.out / "speed.json").write_text(json.dumps(report, indent=1))
+            figures |= speed.numbers(report)
     return figures
 
 

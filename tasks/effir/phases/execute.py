@@ -1,7 +1,8 @@
 """`effir phase NAME --spec URI --result URI`: look the result up, or compute and publish it.
 
 The call at --spec is JSON: {"run": {"id", "mlflow_run_id", …}, "inputs": {name: manifest URI or a list of them},
-"arguments": {…}, "label": {what people tell it apart by}, and either "spec": {RunSpec} or "profile": NAME with "overrides": {field: value}}.
+"arguments": {…}, "label": {what people tell it apart by}, and either "spec": {RunSpec} or "profile": NAME with
+"overrides": {field: value}}.
 The result at --result is JSON: {"phase", "arguments", "label", "manifest", "digest", "cached", "seconds", "forward_passes",
 "numbers", "parts", "output"}. Both files are small; artifacts never pass through the orchestrator.
 """
@@ -67,20 +68,18 @@ def execute(name: str, call_uri: str, result_uri: str) -> dict[str, Any]:
 def key_of(name: str, module: Any, spec: RunSpec, call: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides a phase's bytes.
 
-    A module names the fields of the spec that it uses in FIELDS, or in `fields(arguments)` where they depend on its arguments;
-    its `unused(spec)` takes out fields and inputs that do not matter under this spec, and its `fingerprint(spec)` adds what lies
-    outside spec and inputs.
+    A module names the fields of the spec that it uses in FIELDS; its `unused(spec, arguments)` takes out fields and inputs that do not
+    matter under them, and its `fingerprint(spec)` adds what lies outside spec and inputs.
     """
     values, arguments = spec.model_dump(), call.get("arguments", {})
-    fields = module.fields(arguments) if hasattr(module, "fields") else module.FIELDS
-    unused = module.unused(spec) if hasattr(module, "unused") else set()
+    unused = module.unused(spec, arguments) if hasattr(module, "unused") else set()
     fingerprint = getattr(module, "fingerprint", None)
     return {
         "phase": name,
         "code": code_version(f"effir.phases.{name}"),
         "libraries": library_versions(),
         "machine": machine(spec.device, spec.threads),
-        "spec": {one: values[one] for one in sorted(fields) if one not in unused},
+        "spec": {one: values[one] for one in sorted(set(module.FIELDS) - unused)},
         "inputs": {one: _digests(value) for one, value in sorted(call.get("inputs", {}).items()) if value and one not in unused},
         "arguments": arguments,
         "outside": fingerprint(spec) if fingerprint else None,

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from effir.phases.job import Job
+from effir.spec import RunSpec
 
 FIELDS = (
     "steps", "reference_steps", "batch", "micro_batch", "learning_rate", "warmup_steps", "temperature", "lora_rank", "lora_alpha",
@@ -14,9 +15,9 @@ FIELDS = (
 OTHERS = {"reference": {"steps", "regression_weight"}, "candidate": {"reference_steps"}}
 
 
-def fields(arguments: dict[str, Any]) -> tuple[str, ...]:
+def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
     """The reference does not depend on what only the candidate uses, nor the other way round."""
-    return tuple(name for name in FIELDS if name not in OTHERS[arguments["model"]])
+    return OTHERS[arguments["model"]]
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from effir.errors import EffirError
-from effir.judge.frontier import Entry, Row, rows
+from effir.judge.frontier import KINDS, Entry, Row, rows
 from effir.judge.frontier_page import render
 from effir.phases.gate import limits_of, read_scores
 from effir.phases.job import Job
@@ -66,38 +66,23 @@ def _entry(job: Job, told: dict[str, Any]) -> Entry | None:
 
 def _csv(table: list[Row]) -> str:
     """A line for each arm; scores 0 to 1."""
-    names = list(table[0].quality)
-    head = [
-        "arm",
-        "seeds",
-        "landmark",
-        "mean_ndcg_at_10",
-        *(f"{name}/ndcg_at_10" for name in names),
-        "spread",
-        "difference",
-        "difference_low",
-    ]
-    head += ["difference_high", "query_speedup", "document_speedup", "document_speedup_low", "document_speedup_high", "document_bound"]
-    head += ["parameters", "parameters_non_embedding", "best"]
+    lines = [_line(row) for row in table]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    for row in table:
-        low, high = row.interval or (None, None)
-        document, query = row.speedup.get("document", (None, None, None)), row.speedup.get("query", (None, None, None))
-        writer.writerow(
-            [
-                row.arm,
-                " ".join(map(str, row.seeds)),
-                row.landmark,
-                row.mean,
-                *(row.quality[name] for name in names),
-                row.spread,
-                row.difference,
-            ]
-            + [low, high, query[0], *document, row.bound.get("document"), row.parameters, row.parameters_non_embedding, row.best]
-        )
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return text.getvalue()
+
+
+def _line(row: Row) -> dict[str, Any]:
+    low, high = row.interval or (None, None)
+    line = {"arm": row.arm, "seeds": " ".join(map(str, row.seeds)), "landmark": row.landmark, "mean_ndcg_at_10": row.mean}
+    line |= {f"{name}/ndcg_at_10": value for name, value in row.quality.items()}
+    line |= {"spread": row.spread, "difference": row.difference, "difference_low": low, "difference_high": high}
+    for kind in KINDS:
+        ratio, slow, fast = row.speedup.get(kind, (None, None, None))
+        line |= {f"{kind}_speedup": ratio, f"{kind}_speedup_low": slow, f"{kind}_speedup_high": fast, f"{kind}_bound": row.bound.get(kind)}
+    return line | {"parameters": row.parameters, "parameters_non_embedding": row.parameters_non_embedding, "best": row.best}
 
 
 def _metrics(table: list[Row]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from effir.spec import RunSpec
 FIELDS = ("importance_measure", *probing.FIELDS)
 
 
-def unused(spec: RunSpec) -> set[str]:
+def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
     """A measure looks at calibration text, at training data, or at neither."""
     return probing.unused(IMPORTANCE[spec.importance_measure])
 

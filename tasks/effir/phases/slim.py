@@ -12,7 +12,7 @@ TRAINING = ("slim_steps", "slim_seeds", "slim_learning_rate", "slim_lambda", "sl
 FIELDS = ("neuron_score", *TRAINING, *probing.FIELDS)
 
 
-def unused(spec: RunSpec) -> set[str]:
+def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
     """Only self-slimming trains; it has its own number of steps."""
     other = {"probe_steps"} if spec.neuron_score == "slimming" else set(TRAINING)
     return probing.unused(NEURONS[spec.neuron_score]) | other

@@ -1,0 +1,90 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effir.judge.frontier import Entry, contrast, rows
+from effir.judge.frontier_page import render
+from effir.judge.quality import Limits, Scores
+from effir.spec import resolve
+
+LIMITS = Limits(collections=("code", "papers"), in_domain=("code",), margin=0.03, margin_mean=0.02, resamples=2000)
+DICE = np.random.default_rng(0)
+TRUTH = {name: DICE.beta(2, 3, 200) for name in ("code", "papers")}
+
+
+def scores(gain: float, noise: float = 0.05, seed: int = 1) -> dict[str, Scores]:
+    rng = np.random.default_rng(seed)
+    queries = tuple(f"q{number}" for number in range(200))
+    return {name: Scores(queries, queries, np.clip(values + gain + rng.normal(0, noise, 200), 0, 1)) for name, values in TRUTH.items()}
+
+
+def timed(ratio: float) -> dict[str, Any]:
+    return {kind: {"ratio": ratio, "interval": [ratio - 0.02, ratio + 0.03], "bound": ratio * 1.02} for kind in ("query", "document")}
+
+
+def entries() -> list[Entry]:
+    landmarks = [
+        Entry("bm25", scores(-0.2), landmark=True),
+        *(Entry("reference", scores(0, seed=seed), seed, seed, landmark=True, parameters=100) for seed in (0, 1)),
+    ]
+    arms = [
+        Entry(name, scores(gain, seed=10 + seed), seed, seed, speed=timed(ratio + seed / 50), parameters=80)
+        for name, gain, ratio in (("8A", -0.02, 1.2), ("8M", -0.15, 1.1), ("last8B", -0.1, 1.4))
+        for seed in (0, 1)
+    ]
+    return landmarks + arms
+
+
+def test_a_row_is_an_arm_over_its_seeds() -> None:
+    found = {row.arm: row for row in rows(entries(), LIMITS)}
+    assert list(found) == ["bm25", "reference", "8A", "8M", "last8B"]
+    row, given = found["8A"], [entry for entry in entries() if entry.arm == "8A"]
+    means = [np.mean([one.values.mean() for one in entry.scores.values()]) for entry in given]
+    assert row.seeds == (0, 1)
+    assert row.mean == pytest.approx(np.mean(means))
+    assert row.spread == pytest.approx(np.std(means, ddof=1))
+    assert row.speedup["document"] == pytest.approx((np.sqrt(1.2 * 1.22), 1.18, 1.25))
+    assert row.parameters == 80
+    assert found["bm25"].speedup == {} and found["bm25"].difference is None
+
+
+def test_the_difference_is_from_the_reference_of_the_same_seed() -> None:
+    given = entries()
+    row = next(row for row in rows(given, LIMITS) if row.arm == "8M")
+    arm, reference = ([entry for entry in given if entry.arm == name] for name in ("8M", "reference"))
+    pairs = [
+        np.mean([two.scores[name].values.mean() - one.scores[name].values.mean() for name in TRUTH])
+        for one, two in zip(reference, arm, strict=True)
+    ]
+    assert row.difference == pytest.approx(np.mean(pairs))
+    assert row.interval[0] < row.difference < row.interval[1] < 0
+
+
+def test_the_best_are_those_that_no_other_beats() -> None:
+    assert {row.arm for row in rows(entries(), LIMITS) if row.best} == {"reference", "8A", "last8B"}
+
+
+def test_an_arm_that_lost_a_seed_is_compared_on_the_seeds_that_it_has() -> None:
+    given = [entry for entry in entries() if (entry.arm, entry.seed) != ("8A", 1)]
+    row = next(row for row in rows(given, LIMITS) if row.arm == "8A")
+    first = next(entry for entry in given if entry.arm == "reference" and entry.seed == 0)
+    assert row.seeds == (0,) and row.spread is None
+    assert row.difference == pytest.approx(row.mean - np.mean([one.values.mean() for one in first.scores.values()]))
+
+
+def test_a_contrast_is_between_arms_on_common_seeds() -> None:
+    found = contrast(entries(), "8M", "8A", LIMITS)
+    assert not isinstance(found, str)
+    assert found.lower(0.95) > 0.08
+    assert contrast([replace(entry, seed=2) if entry.arm == "8M" else entry for entry in entries()], "8M", "8A", LIMITS) == (
+        "8M and 8A have no seed in common"
+    )
+
+
+def test_the_page_shows_every_arm_and_what_failed() -> None:
+    page = render(rows(entries(), LIMITS), [{"arm": "<15M>", "seed": 3}], resolve("demo"), "2026-01-01 00:00 UTC")
+    assert page.count("<title>8A: ") == 1 + len(TRUTH)
+    assert "&lt;15M&gt;, seed 3" in page and "<15M>" not in page
+    assert "http" not in page

@@ -1,0 +1,53 @@
+import pytest
+
+from effir.arms import arms, seed_list
+from effir.errors import BadInput
+from effir.spec import resolve
+
+SPEC = resolve("demo", {"lora_rank": 8})
+
+
+def test_every_variant_with_every_seed() -> None:
+    found = arms(SPEC, "8M, last4B\n15A", "0,7")
+    assert [(one.name, one.seed) for one in found] == [(name, seed) for name in ("8M", "last4B", "15A") for seed in (0, 7)]
+    assert all(one.spec.variant == one.name and one.spec.seed == one.seed and one.spec.lora_rank == 8 for one in found)
+
+
+def test_a_variant_says_all_about_widths_and_the_profile_nothing() -> None:
+    assert SPEC.keep_ratio < 1
+    plain, narrow, uniform = arms(SPEC, "8M,8M-30%,-20%u", "0")
+    assert (plain.spec.variant, plain.spec.keep_ratio) == ("8M", 1)
+    assert (narrow.spec.variant, narrow.spec.keep_ratio, narrow.spec.width_rule) == ("8M", 0.7, "global")
+    assert (uniform.spec.variant, uniform.spec.keep_ratio, uniform.spec.width_rule) == ("full", 0.8, "uniform")
+
+
+def test_an_arm_has_settings_of_its_own() -> None:
+    first, second = arms(SPEC, "8M:importance_measure=l2:regression_weight=0,8M:cut=reference:steps=0", "0")
+    assert (first.spec.importance_measure, first.spec.regression_weight, first.cut) == ("l2", 0, "base")
+    assert (second.spec.steps, second.cut) == (0, "reference")
+
+
+@pytest.mark.parametrize(
+    ("variants", "seeds", "said"),
+    [
+        ("", "0", "variants is empty"),
+        (" , ", "0", "variants is empty"),
+        ("8M", "", "seeds is empty"),
+        ("8M", "0,x", "seeds has 'x'"),
+        ("8M", "1,1", "seeds has '1'"),
+        ("8M", "-1", "seeds has '-1'"),
+        ("8M,4A,8M", "0", "variants names 8M twice"),
+        ("8X", "0", "the arm '8X': variant '8X' does not parse"),
+        ("8M:lora_rank", "0", "the arm '8M:lora_rank' does not parse"),
+        ("8M:lora_rank=0", "0", "the arm '8M:lora_rank=0': lora_rank"),
+        ("8M:nothing=1", "0", "the arm '8M:nothing=1': nothing is not a field"),
+        ("8M:cut=teacher", "0", "the arm '8M:cut=teacher' has cut=teacher: choose one of base, reference"),
+    ],
+)
+def test_what_does_not_parse_is_said(variants: str, seeds: str, said: str) -> None:
+    with pytest.raises(BadInput, match="^" + said.replace("(", r"\(")):
+        arms(SPEC, variants, seeds)
+
+
+def test_seeds() -> None:
+    assert seed_list(" 3,0 ") == [3, 0]
