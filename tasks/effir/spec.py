@@ -4,18 +4,17 @@ A field left out of a profile keeps the default below, which is the paper's valu
 one (Lei et al., ACL 2026, sections 4.2 and A.2) and otherwise the default argued for in docs/method.md.
 """
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from effir.compress import grammar
 from effir.errors import BadInput
 
 PROFILES = Path(__file__).parent / "profiles"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-VARIANT = re.compile(r"^(?:full|(?:last[1-9]\d*[BM]|[1-9]\d*[ABM])+)$")
 
 
 def field(default: Any, section: str, description: str, **bounds: Any) -> Any:
@@ -82,7 +81,11 @@ class RunSpec(BaseModel):
 
     # Depth and width
     variant: str = field(
-        "16M", "Depth", "Sub-layers to drop, in the paper's names: full, 8A, 16M, 16B, last16B, last8M, 16M8A.", pattern=VARIANT.pattern
+        "16M",
+        "Depth",
+        "Sub-layers to drop, in the paper's names: full, 8A, 16M, 16B, last16B, last8M, 16M8A. "
+        "16M-30% also sets keep_ratio to 0.7, 16M-30%u with the uniform width_rule.",
+        pattern=grammar.PATTERN,
     )
     slim_steps: int = field(500, "Width", "Self-slimming steps (z alone is trained). 0: no width cut.", ge=0, le=100000)
     slim_batch: int = field(64, "Width", "Queries per slimming step.", ge=2, le=65536)
@@ -94,6 +97,9 @@ class RunSpec(BaseModel):
     slim_beta: float = field(5.0, "Width", "Steepness of the penalty's sigmoid (A.1).", gt=0, le=1000)
     keep_ratio: float = field(0.7, "Width", "Share of the remaining MLP neurons to keep, ranked over all layers together.", gt=0, le=1)
     width_multiple: int = field(64, "Width", "Round each layer's width to a multiple of this, keeping the total.", ge=1, le=4096)
+    width_rule: Literal["global", "uniform"] = field(
+        "global", "Width", "How narrow each layer becomes: one ranking over all layers, or the same share of each."
+    )
 
     # Fine-tuning
     steps: int = field(3900, "Fine-tune", "Optimiser steps of the candidate.", ge=0, le=10_000_000)
@@ -150,6 +156,11 @@ class RunSpec(BaseModel):
     dtype: Literal["float32", "bfloat16"] = field("bfloat16", "Compute", "Data type of the frozen weights and of encoding.")
     threads: int = field(0, "Compute", "CPU threads of a phase; part of bit-equality. 0: all cores.", ge=0, le=1024)
     seed: int = field(0, "Compute", "Seed of every random choice.", ge=0, le=2**31 - 1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, values: Any) -> Any:
+        return grammar.expand(values) if isinstance(values, dict) else values
 
     @field_validator("query_template", "document_template")
     @classmethod
@@ -223,12 +234,12 @@ def load_profile(name: str) -> dict[str, Any]:
 
 
 def resolve(profile: str, overrides: dict[str, Any] | None = None) -> RunSpec:
-    """Defaults, then the profile, then the overrides.
+    """Defaults, then the profile, then the overrides; in each of them a variant may set the width as well (16M-30%).
 
     Raises BadInput with one sentence per wrong field.
     """
-    values = load_profile(profile) | {key: value for key, value in (overrides or {}).items() if value is not None}
-    return parse(values)
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    return parse(grammar.expand(load_profile(profile)) | grammar.expand(given))
 
 
 def parse(values: dict[str, Any]) -> RunSpec:
@@ -247,5 +258,5 @@ def _sentence(detail: Any) -> str:
     if not where:
         return message
     if where == "variant":
-        return f"variant {detail['input']!r} does not parse: write full, or parts such as 8A, 16M, 4B, last16B, last8M one after another"
+        return f"variant {detail['input']!r} does not parse: write {grammar.GRAMMAR}"
     return f"{where}: {message} (got {detail['input']!r})"
