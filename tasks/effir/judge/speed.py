@@ -3,27 +3,13 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from effir.compress.shapes import Layer, Shape, flops
 
-@dataclass(frozen=True)
-class Layer:
-    """Matrix widths of a decoder layer: query and key/value projections (0: attention dropped), MLP neurons (0: MLP dropped)."""
-
-    query: int
-    key_value: int
-    neurons: int
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What decides a backbone's arithmetic."""
-
-    hidden: int
-    layers: tuple[Layer, ...]
+__all__ = ["Layer", "Shape", "flops", "interleaved", "ratio_of_medians", "shape_of", "spread_over_lengths", "summary"]
 
 
 def shape_of(model: Any) -> Shape:
@@ -34,20 +20,6 @@ def shape_of(model: Any) -> Shape:
         widths = (_width(attention, "q_proj"), _width(attention, "k_proj"), _width(mlp, "up_proj"))
         layers.append(Layer(*widths))
     return Shape(model.config.hidden_size, tuple(layers))
-
-
-def flops(shape: Shape, lengths: Sequence[int]) -> int:
-    """Matmul operations (2 a multiply-add) to encode texts of these lengths in tokens, without padding and LM head.
-
-    Projections q, k, v, o; scores and weighted sums over the n(n+1)/2 pairs of causal attention; the three matrices of a gated MLP.
-    """
-    tokens = sum(lengths)
-    pairs = sum(length * (length + 1) // 2 for length in lengths)
-    total = 0
-    for layer in shape.layers:
-        total += 2 * tokens * shape.hidden * (2 * layer.query + 2 * layer.key_value + 3 * layer.neurons)
-        total += 2 * 2 * pairs * layer.query
-    return total
 
 
 def interleaved(
