@@ -32,7 +32,7 @@ def sentence(done: "subprocess.CompletedProcess[str]") -> str:
 
 def test_help_names_every_command() -> None:
     said = effir("--help").stdout
-    for command in ("up", "down", "status", "env", "run", "demo", "phase", "encode", "verify", "profiles", "spec"):
+    for command in ("up", "down", "status", "env", "run", "demo", "plan", "phase", "encode", "verify", "profiles", "spec"):
         assert f"\n  {command}" in said, command
 
 
@@ -50,6 +50,13 @@ def test_what_there_is_to_choose_from() -> None:
         (["run", "--set", "keep_ratio=1.5"], "keep_ratio: "),
         (["run", "--set", "keep_ratio"], "--set keep_ratio does not parse: write --set key=value"),
         (["run", "--set", "variant=half"], "variant 'half' does not parse"),
+        (["run", "--set", "variant=16M-30%", "--set", "keep_ratio=0.5"], "variant 16M-30% means keep_ratio 0.7, but keep_ratio is 0.5"),
+        (["plan", "--base", "gpt-9"], "no sizes are known of 'gpt-9': choose one of mistral-7b-v0.1, llama-2-7b, "),
+        (["plan", "--base", "llama-2-7b", "--variant", "half"], "variant 'half' does not parse"),
+        (["plan", "--base", "llama-2-7b", "--variant", "33M"], "variant 33M drops 33 sub-layers, but the model has only 32 layers"),
+        (["plan", "--base", "llama-2-7b", "--profile", "demo"], "--profile and --base exclude each other"),
+        (["plan", "--speedup", "2", "--variant", "8A"], "--speedup and --parameters choose the cut themselves: leave out variant"),
+        (["plan", "--base", "smollm2-135m", "--parameters", "9"], "9 parameters are out of reach: "),
         (["status"], "no stack runs in "),
         (["env"], "no stack runs in "),
         (["run"], "no stack runs in "),
@@ -64,6 +71,25 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: li
     assert sentence(done).startswith(said)
     assert done.returncode == 2
     assert not (tmp_path / "home" / "last-run.json").exists()
+
+
+def test_a_plan_as_json_and_as_a_table() -> None:
+    arguments = ("plan", "--base", "mistral-7b-v0.1", "--variant", "16M-30%")
+    found = json.loads(effir(*arguments, "--json").stdout)
+    assert (found["variant"], found["dropped_mlp"], found["params_without_head"]) == ("16M-30%", 16, 3_446_448_128)
+    shown = effir(*arguments, COLUMNS="100").stdout
+    assert "mistral-7b-v0.1  16M-30%" in shown
+    assert "3,446,448,128" in shown
+
+
+def test_a_plan_is_of_the_recipe_and_what_is_set() -> None:
+    found = json.loads(effir("plan", "--set", "variant=last8M-50%u", "--multiple", "512", "--json").stdout)
+    assert found["base"] == "smollm2-135m-instruct"
+    assert found["widths"]["layers"] == [512] * 22 + [0] * 8
+    assert (found["width_multiple"], found["document_tokens"]) == (512, 64)
+    chosen = json.loads(effir("plan", "--base", "smollm2-135m", "--speedup", "1.5", "--set", "max_document_tokens=99", "--json").stdout)
+    assert 1.5 <= chosen["predicted_speedup"] == chosen["flop_bound_document"]
+    assert (chosen["width_multiple"], chosen["document_tokens"]) == (64, 99)
 
 
 def test_an_unreachable_airflow_is_one_sentence(tmp_path: Path) -> None:
@@ -91,6 +117,10 @@ def test_assignments_are_typed_by_the_spec() -> None:
         "lora_rank": 8, "margin": 0.01, "name": "123", "trust_remote_code": True,
         "collections": "beir:scifact,/data/nfcorpus", "in_domain": "", "margins": "",
     }  # fmt: skip
+
+
+def test_an_assigned_variant_brings_its_width() -> None:
+    assert cli.overrides_of("demo", ["variant=8A-30%u"]) == {"variant": "8A", "keep_ratio": 0.7, "width_rule": "uniform"}
 
 
 # A phase by hand

@@ -46,7 +46,11 @@ def test_an_override_wins_and_an_empty_one_does_not() -> None:
         ({"lora_rnak": 5}, "lora_rnak is not a field of the spec"),
         ({"keep_ratio": 0}, "keep_ratio: .*greater than 0.*got 0"),
         ({"keep_ratio": 1.2}, "keep_ratio: .*less than or equal to 1"),
-        ({"variant": "8X"}, "variant '8X' does not parse"),
+        ({"variant": "8X"}, r"variant '8X' does not parse: write full, .*8A .*-30%.*-30%u"),
+        ({"variant": "8X-30%"}, "variant '8X-30%' does not parse"),
+        ({"variant": "16M-30%", "keep_ratio": 0.5}, r"variant 16M-30% means keep_ratio 0.7, but keep_ratio is 0.5"),
+        ({"variant": "16M-30%", "slim_steps": 0}, "keep_ratio below 1 needs slim_steps above 0"),
+        ({"width_rule": "equal"}, "width_rule: .*'global' or 'uniform'"),
         ({"name": "no spaces"}, "name: .*pattern"),
         ({"query_template": "find"}, r"query_template: must contain \{text\} exactly once"),
         ({"steps": 10, "reference_steps": 9}, r"reference_steps \(9\) is less than steps \(10\)"),
@@ -80,6 +84,25 @@ def test_every_wrong_field_is_named() -> None:
 def test_an_unknown_profile_is_named_with_those_there_are() -> None:
     with pytest.raises(BadInput, match=r"no profile 'domo'; choose one of: demo, .*mistral-7b-paper"):
         resolve("domo")
+
+
+def test_a_variant_may_set_the_width() -> None:
+    assert width_of(parse({"variant": "last8M-25%u"})) == ("last8M", 0.75, "uniform")
+    assert width_of(parse({"variant": "-10%"})) == ("full", 0.9, "global")
+    assert width_of(RunSpec.model_validate_json('{"variant": "16M-30%", "keep_ratio": 0.7}')) == ("16M", 0.7, "global")
+    assert parse({"variant": "16M-30%"}) == parse({"variant": "16M", "keep_ratio": 0.7})
+
+
+def test_the_width_of_an_override_s_variant_wins_over_the_profile() -> None:
+    assert load_profile("demo")["keep_ratio"] == 0.95
+    assert width_of(resolve("demo", {"variant": "8A-40%u"})) == ("8A", 0.6, "uniform")
+    assert width_of(resolve("demo", {"variant": "8A"})) == ("8A", 0.95, "global")
+    with pytest.raises(BadInput, match=r"variant 8A-40% means keep_ratio 0.6, but keep_ratio is 0.7"):
+        resolve("demo", {"variant": "8A-40%", "keep_ratio": "0.7"})
+
+
+def width_of(spec: RunSpec) -> tuple[str, float, str]:
+    return spec.variant, spec.keep_ratio, spec.width_rule
 
 
 def test_margins_and_collections_by_name() -> None:

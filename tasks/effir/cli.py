@@ -132,16 +132,57 @@ def _run(profile: str, overrides: dict[str, Any], as_json: bool) -> int:
 
 def overrides_of(profile: str, assignments: list[str]) -> dict[str, Any]:
     """`--set key=value …` as typed fields. Raises BadInput if one does not parse or the spec would be wrong."""
+    from effir.compress import grammar
     from effir.spec import resolve
 
-    given: dict[str, Any] = {}
+    given = _assigned(assignments)
+    values = resolve(profile, given).model_dump()
+    return {key: values[key] for key in grammar.expand(given)}
+
+
+def _assigned(assignments: list[str]) -> dict[str, str]:
+    given: dict[str, str] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise BadInput(f"--set {assignment} does not parse: write --set key=value")
         given[key.strip()] = value
-    values = resolve(profile, given).model_dump()
-    return {key: values[key] for key in given}
+    return given
+
+
+@app.command()
+def plan(
+    profile: Annotated[str | None, typer.Option(help="The recipe to plan (demo, where no --base is given).")] = None,
+    base: Annotated[str | None, typer.Option(help="A built-in base model, or a folder with a config.json, instead of a recipe.")] = None,
+    variant: Annotated[str | None, typer.Option(help="full, 8A, 16M, last4B, 16M-30%, …")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the spec to change.")] = None,
+    multiple: Annotated[int | None, typer.Option(min=1, help="Round widths to a multiple of this.")] = None,
+    speedup: Annotated[float | None, typer.Option(help="Choose the cut for this speed-up, in matmul operations on documents.")] = None,
+    parameters: Annotated[int | None, typer.Option(min=1, help="Choose the cut for at most this many parameters.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, and nothing else, on standard output.")] = False,
+) -> None:
+    """Say what a cut leaves of a model, before anything is trained: parameters, widths, and the most that speed can gain."""
+    from effir import planning
+    from effir.compress.budget import Target
+    from effir.spec import resolve
+
+    given = _assigned(assignments or []) | ({"variant": variant} if variant else {}) | ({"width_multiple": multiple} if multiple else {})
+    if base and profile:
+        raise BadInput("--profile and --base exclude each other: a recipe names its own base model (--set base_model=… changes it)")
+    asked = planning.spec_of(base, given) if base else resolve(profile or "demo", given)
+    if speedup is None and parameters is None:
+        found = planning.plan(asked)
+    elif clash := sorted(set(given) & {"variant", "keep_ratio", "width_rule"}):
+        raise BadInput(f"--speedup and --parameters choose the cut themselves: leave out {', '.join(clash)}")
+    else:
+        rounded = multiple or (planning.MULTIPLE if base and "width_multiple" not in given else asked.width_multiple)
+        found = planning.within(asked, Target(speedup, parameters), rounded)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        from rich.console import Console
+
+        Console().print(planning.table(found))
 
 
 # One phase, one model

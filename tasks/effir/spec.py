@@ -4,18 +4,17 @@ A field left out of a profile keeps the default below, which is the paper's valu
 one (Lei et al., ACL 2026, sections 4.2 and A.2) and otherwise the default argued for in docs/method.md.
 """
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from effir.compress import grammar
 from effir.errors import BadInput
 
 PROFILES = Path(__file__).parent / "profiles"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-VARIANT = re.compile(r"^(?:full|(?:last[1-9]\d*[BM]|[1-9]\d*[ABM])+)$")
 
 
 def field(default: Any, section: str, description: str, **bounds: Any) -> Any:
@@ -92,7 +91,11 @@ class RunSpec(BaseModel):
 
     # Depth and width
     variant: str = field(
-        "16M", "Depth", "Sub-layers to drop, in the paper's names: full, 8A, 16M, 16B, last16B, last8M, 16M8A.", pattern=VARIANT.pattern
+        "16M",
+        "Depth",
+        "Sub-layers to drop, in the paper's names: full, 8A, 16M, 16B, last16B, last8M, 16M8A. "
+        "16M-30% also sets keep_ratio to 0.7, 16M-30%u with the uniform width_rule.",
+        pattern=grammar.PATTERN,
     )
     neuron_score: Literal["slimming", "activation_norm", "magnitude", "taylor", "random"] = field(
         "slimming", "Width", "What ranks the neurons of the remaining MLPs; slimming is the paper's (docs/method.md, Neuron scores)."
@@ -171,6 +174,11 @@ class RunSpec(BaseModel):
     threads: int = field(0, "Compute", "CPU threads of a phase; part of bit-equality. 0: all cores.", ge=0, le=1024)
     seed: int = field(0, "Compute", "Seed of every random choice.", ge=0, le=2**31 - 1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, values: Any) -> Any:
+        return grammar.expand(values) if isinstance(values, dict) else values
+
     @field_validator("query_template", "document_template")
     @classmethod
     def _has_place(cls, value: str) -> str:
@@ -243,12 +251,12 @@ def load_profile(name: str) -> dict[str, Any]:
 
 
 def resolve(profile: str, overrides: dict[str, Any] | None = None) -> RunSpec:
-    """Defaults, then the profile, then the overrides.
+    """Defaults, then the profile, then the overrides; in each of them a variant may set the width as well (16M-30%).
 
     Raises BadInput with one sentence per wrong field.
     """
-    values = load_profile(profile) | {key: value for key, value in (overrides or {}).items() if value is not None}
-    return parse(values)
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    return parse(grammar.expand(load_profile(profile)) | grammar.expand(given))
 
 
 def parse(values: dict[str, Any]) -> RunSpec:
@@ -267,5 +275,5 @@ def _sentence(detail: Any) -> str:
     if not where:
         return message
     if where == "variant":
-        return f"variant {detail['input']!r} does not parse: write full, or parts such as 8A, 16M, 4B, last16B, last8M one after another"
+        return f"variant {detail['input']!r} does not parse: write {grammar.GRAMMAR}"
     return f"{where}: {message} (got {detail['input']!r})"

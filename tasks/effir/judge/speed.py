@@ -3,28 +3,13 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from effir.compress.shapes import Layer, Shape, flops
 
-@dataclass(frozen=True)
-class Layer:
-    """Matrix widths of a layer: query and key/value projections (0: attention dropped), MLP neurons (0: MLP dropped)."""
-
-    query: int
-    key_value: int
-    neurons: int
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What decides a backbone's arithmetic."""
-
-    hidden: int
-    layers: tuple[Layer, ...]
-    causal: bool = True
+__all__ = ["Layer", "Shape", "flops", "interleaved", "ratio_of_medians", "shape_of", "spread_over_lengths", "summary"]
 
 
 def shape_of(model: Any) -> Shape:
@@ -35,21 +20,6 @@ def shape_of(model: Any) -> Shape:
     both = zip(layers_of(model), widths(model), strict=True)
     layers = tuple(Layer(*anatomy.attention_widths(layer), neurons) for layer, neurons in both)
     return Shape(model.config.hidden_size, layers, anatomy.causal)
-
-
-def flops(shape: Shape, lengths: Sequence[int]) -> int:
-    """Matmul operations (2 a multiply-add) to encode texts of these lengths in tokens, without padding and LM head.
-
-    Projections q, k, v, o; scores and weighted sums over the n(n+1)/2 pairs of causal attention, or all n² where it is not causal;
-    the three matrices of a gated MLP. Local attention counts as if global: exact for texts within its window, too much beyond.
-    """
-    tokens = sum(lengths)
-    pairs = sum(length * (length + 1) // 2 if shape.causal else length**2 for length in lengths)
-    total = 0
-    for layer in shape.layers:
-        total += 2 * tokens * shape.hidden * (2 * layer.query + 2 * layer.key_value + 3 * layer.neurons)
-        total += 2 * 2 * pairs * layer.query
-    return total
 
 
 def interleaved(

@@ -1,0 +1,172 @@
+"""The sizes of a backbone, from its configuration alone: matrix widths, parameters and matmul operations. Neither weights nor torch."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from effir.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Matrix widths of a layer: query and key/value projections (0: attention dropped), MLP neurons (0: MLP dropped)."""
+
+    query: int
+    key_value: int
+    neurons: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides a backbone's arithmetic."""
+
+    hidden: int
+    layers: tuple[Layer, ...]
+    causal: bool = True
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone in numbers: its shape, and the parameters that are in no matrix of a layer.
+
+    vocabulary: rows of the input embeddings; an LM head is never counted.
+    attention_vectors, mlp_vectors: norm and bias parameters that go when the sub-layer goes; neuron_vectors: biases of one neuron;
+    final_vectors: the last norm.
+    """
+
+    shape: Shape
+    vocabulary: int
+    head_size: int
+    attention_vectors: int
+    mlp_vectors: int
+    neuron_vectors: int
+    final_vectors: int
+
+    def attention_parameters(self, layer: Layer) -> int:
+        """Of the layer's attention with what goes with it; 0 where it was dropped."""
+        return self.shape.hidden * 2 * (layer.query + layer.key_value) + self.attention_vectors if layer.query else 0
+
+    def mlp_parameters(self, neurons: int) -> int:
+        """Of a gated MLP of this width with what goes with it; 0 without neurons."""
+        return neurons * (3 * self.shape.hidden + self.neuron_vectors) + self.mlp_vectors if neurons else 0
+
+
+def count(backbone: Backbone) -> tuple[int, int]:
+    """(all parameters without the LM head, those outside the input embeddings), like surgery.parameters of the loaded model."""
+    layers = sum(backbone.attention_parameters(one) + backbone.mlp_parameters(one.neurons) for one in backbone.shape.layers)
+    rest = layers + backbone.final_vectors
+    return rest + backbone.vocabulary * backbone.shape.hidden, rest
+
+
+def cut(backbone: Backbone, drop_attention: Collection[int], widths: Sequence[int]) -> Backbone:
+    """Without the attention of these layers and with these MLP widths, shape (layers,), 0: dropped. Empty layers disappear."""
+    left = []
+    for index, (layer, neurons) in enumerate(zip(backbone.shape.layers, widths, strict=True)):
+        gone = index in drop_attention
+        left.append(Layer(0 if gone else layer.query, 0 if gone else layer.key_value, neurons))
+    return replace(backbone, shape=replace(backbone.shape, layers=tuple(one for one in left if one.query or one.neurons)))
+
+
+def attention_flops(shape: Shape, layer: Layer, lengths: Sequence[int]) -> int:
+    """Matmul operations (2 a multiply-add) of one attention on texts of these lengths in tokens.
+
+    Projections q, k, v, o; scores and weighted sums over the n(n+1)/2 pairs of a text, or all n² where attention is not causal.
+    Local attention counts as if global: exact for texts within its window, too much beyond.
+    """
+    pairs = sum(length * (length + 1) // 2 if shape.causal else length**2 for length in lengths)
+    return 2 * sum(lengths) * shape.hidden * 2 * (layer.query + layer.key_value) + 2 * 2 * pairs * layer.query
+
+
+def mlp_flops(shape: Shape, neurons: int, lengths: Sequence[int]) -> int:
+    """Matmul operations of one gated MLP: three matrices."""
+    return 2 * sum(lengths) * shape.hidden * 3 * neurons
+
+
+def flops(shape: Shape, lengths: Sequence[int]) -> int:
+    """Matmul operations (2 a multiply-add) to encode texts of these lengths in tokens, without padding and LM head."""
+    return sum(attention_flops(shape, one, lengths) + mlp_flops(shape, one.neurons, lengths) for one in shape.layers)
+
+
+def _alike(
+    hidden: int, layers: int, heads: int, key_value_heads: int, head_size: int, neurons: int, vocabulary: int, qkv_bias: bool = False
+) -> Backbone:
+    """Layers that are all alike, with one RMS norm for each sub-layer."""
+    query, key_value = heads * head_size, key_value_heads * head_size
+    attention_vectors = hidden + (query + 2 * key_value if qkv_bias else 0)
+    shape = Shape(hidden, (Layer(query, key_value, neurons),) * layers)
+    return Backbone(shape, vocabulary, head_size, attention_vectors, mlp_vectors=hidden, neuron_vectors=0, final_vectors=hidden)
+
+
+BUILT_IN = {
+    "mistral-7b-v0.1": _alike(4096, 32, 32, 8, 128, 14336, 32000),
+    "llama-2-7b": _alike(4096, 32, 32, 32, 128, 11008, 32000),
+    "llama-3-8b": _alike(4096, 32, 32, 8, 128, 14336, 128256),
+    "qwen2.5-1.5b": _alike(1536, 28, 12, 2, 128, 8960, 151936, qkv_bias=True),
+    "qwen2.5-3b": _alike(2048, 36, 16, 2, 128, 11008, 151936, qkv_bias=True),
+    "qwen2.5-7b": _alike(3584, 28, 28, 4, 128, 18944, 152064, qkv_bias=True),
+    "smollm2-135m": _alike(576, 30, 9, 3, 64, 1536, 49152),
+}
+NORMS = {"llama": 1, "mistral": 1, "qwen2": 1, "qwen3": 1, "gemma2": 2, "gemma3_text": 2, "modernbert": 1}
+HEAD_NORMS = ("qwen3", "gemma3_text")
+ENCODERS = ("modernbert",)
+
+
+def find(base: str) -> Backbone:
+    """The backbone that a name stands for, without reading weights or asking a hub.
+
+    base: a folder with config.json (or model/config.json), or a built-in name; Hugging Face's names of those count too.
+    Raises BadInput, listing the built-in ones, if there is no such backbone.
+    """
+    folder = Path(base).expanduser()
+    for place in (folder / "model", folder):
+        if (place / "config.json").is_file():
+            return read(place / "config.json")
+    name = base.rpartition("/")[2].lower().removeprefix("meta-").removesuffix("-hf").removesuffix("-instruct")
+    if name not in BUILT_IN or base.startswith(("/", ".", "~")):
+        raise BadInput(f"no sizes are known of {base!r}: choose one of {', '.join(BUILT_IN)}, or name a folder with a config.json")
+    return BUILT_IN[name]
+
+
+def read(path: Path) -> Backbone:
+    """The backbone of a config.json, plain or exported by effir. Raises BadInput for one that is damaged or not supported."""
+    from transformers import AutoConfig
+
+    try:
+        values = json.loads(path.read_text())
+        kind = str(values.pop("model_type")).removeprefix("effir_")
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"{path} names no model_type: this is not the configuration of a Hugging Face model") from None
+    if kind not in NORMS:
+        raise BadInput(f"{path} is of type {kind!r}, whose sizes are not known; known are: {', '.join(NORMS)}")
+    layers = values.pop("per_layer_config", None) or {}
+    if layers:
+        values["intermediate_size"] = max(one.get("intermediate_size", 1) for one in layers.values())
+    return _from_config(kind, AutoConfig.for_model(kind, **values), {int(index): one for index, one in layers.items()})
+
+
+def _from_config(kind: str, config: Any, per_layer: dict[int, dict[str, Any]]) -> Backbone:
+    """ModernBERT's first layer has no norm before its attention; that of the embeddings is counted in its place."""
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    size = getattr(config, "head_dim", None) or hidden // heads
+    query, key_value = heads * size, (getattr(config, "num_key_value_heads", None) or heads) * size
+    biases = query + 2 * key_value
+    attention_bias = biases if kind == "qwen2" else (biases + hidden) * bool(getattr(config, "attention_bias", False))
+    mlp_bias = bool(getattr(config, "mlp_bias", False))
+    norm = hidden * (1 + bool(getattr(config, "norm_bias", False)))
+    layers = []
+    for index in range(config.num_hidden_layers):
+        own = per_layer.get(index, {})
+        skip = own.get("skip", [])
+        neurons = 0 if "mlp" in skip else own.get("intermediate_size", config.intermediate_size)
+        layers.append(Layer(0, 0, neurons) if "attention" in skip else Layer(query, key_value, neurons))
+    return Backbone(
+        shape=Shape(hidden, tuple(layers), causal=kind not in ENCODERS),
+        vocabulary=config.vocab_size,
+        head_size=size,
+        attention_vectors=NORMS[kind] * norm + attention_bias + (2 * size if kind in HEAD_NORMS else 0),
+        mlp_vectors=NORMS[kind] * norm + mlp_bias * hidden,
+        neuron_vectors=2 * mlp_bias,
+        final_vectors=norm,
+    )
