@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from effir.compress import variants
-from effir.compress.importance import Importance
+from effir.compress.scores import Importance
 from effir.errors import BadInput
 
 MEAN = {"attention": np.array([4.0, 1.0, 2.0, 3.0]), "mlp": np.array([1.0, 3.0, 2.0, 2.0]), "block": np.array([9.0, 8.0, 1.0, 7.0])}

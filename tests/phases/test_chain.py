@@ -113,6 +113,8 @@ def test_from_a_model_to_vectors(chain, tmp_path):
     heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"]}
     candidate = one.run("finetune", heal, {"model": "candidate"}, "candidate")
     assert candidate["numbers"]["parameters"] < reference["numbers"]["parameters"]
+    planned = one.store.get_json(one.uris["narrow"])["numbers"]
+    assert all(planned[name] == candidate["numbers"][name] for name in ("parameters", "parameters_non_embedding"))
     assert candidate["forward_passes"] > reference["forward_passes"] > 0
     assert not list(one.store.list(f"{one.store.root}/checkpoints"))
     losses = [step["loss"] for step in json.loads(one.file("reference", "training.json", tmp_path / "r").read_text())["history"]]

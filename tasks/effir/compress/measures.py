@@ -15,7 +15,8 @@ import torch
 
 from effir.compress import importance
 from effir.compress.anatomy import anatomy_of, layers_of
-from effir.compress.importance import KINDS, Importance, tensor_of
+from effir.compress.importance import tensor_of
+from effir.compress.scores import KINDS, Importance
 from effir.train.contrastive import Contrastive
 from effir.train.plan import token_count
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from effir.compress.importance import Importance
+from effir.compress.scores import Importance
 
 AXES = {
     "cosine": "1 − cos(x, x + F(x))",

@@ -4,7 +4,7 @@ import numpy as np
 
 from effir.compress.cut import Cut
 from effir.compress.grammar import GRAMMAR, check, parse, split, take
-from effir.compress.importance import Importance
+from effir.compress.scores import Importance
 
 __all__ = ["GRAMMAR", "check", "choose", "parse", "ranking", "split"]
 KINDS = {"A": "attention", "M": "mlp", "B": "block"}

@@ -33,7 +33,7 @@ def run(job: Job) -> dict[str, Any]:
     model = job.arguments["model"]
     collections = evaluate.collections(job)
     device = ready(job.spec)
-    encoder: "Encoder | None" = None if model in {"bm25", "minilm"} else encode.own_encoder(job, device)
+    encoder: Encoder | None = None if model in {"bm25", "minilm"} else encode.own_encoder(job, device)
     turn = None if model == "bm25" else encode.encoding(job, device, encoder)
     rows: list[dict[str, Any]] = []
     table: dict[str, dict[str, float]] = {}

@@ -11,7 +11,7 @@ FIELDS = ("variant",)
 def run(job: Job) -> dict[str, Any]:
     """Choose by the variant's name and the importance scores; write the cut."""
     from effir.compress import variants
-    from effir.compress.importance import Importance
+    from effir.compress.scores import Importance
 
     scores = Importance.from_json(json.loads((job.folder("importance") / "importance.json").read_text()))
     cut = variants.choose(job.spec.variant, scores)

@@ -11,10 +11,9 @@ def run(job: Job) -> dict[str, Any]:
     """Turn neuron scores into the final cut and say what is left of the model."""
     from safetensors.numpy import load_file
 
-    from effir.compress import surgery, widths
+    from effir.compress import shapes, widths
     from effir.compress.cut import Cut
     from effir.compress.pictures import layer_widths
-    from effir.export.loading import load_config
 
     spec = job.spec
     cut = Cut.load(job.folder("depth"))
@@ -22,12 +21,14 @@ def run(job: Job) -> dict[str, Any]:
     if spec.keep_ratio < 1 and scores:
         cut = widths.choose(cut, scores, spec.keep_ratio, spec.width_multiple, spec.width_rule)
     cut.save(job.out)
-    model = surgery.skeleton(load_config(job.folder("base")))
-    before, full = surgery.parameters(model), surgery.widths(model)
-    after = surgery.parameters(surgery.apply(model, cut))
+    base = shapes.find(str(job.folder("base")))
+    full = [layer.neurons for layer in base.shape.layers]
     left = [0 if layer in cut.drop_mlp else len(cut.neurons.get(layer, range(full[layer]))) for layer in range(cut.layers)]
+    before, after = shapes.count(base), shapes.count(shapes.cut(base, cut.drop_attention, left))
     layer_widths(full, left, cut.drop_attention, job.out / "widths.png")
-    job.say(f"{before[0] / 1e6:.1f} M parameters become {after[0] / 1e6:.1f}M; {1 - after[1] / before[1]:.1%} of the non-embedding ones go")
+    job.say(
+        f"{before[0] / 1e6:.1f} M parameters become {after[0] / 1e6:.1f} M; {1 - after[1] / before[1]:.1%} of the non-embedding ones go"
+    )
     return {
         "parameters": after[0],
         "parameters_non_embedding": after[1],

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from effir.compress.anatomy import anatomy_of
@@ -20,6 +21,9 @@ def attach(model: Any, rank: int, alpha: float, dropout: float) -> tuple[Any, Ma
         bias="none",
     )
     adapted = get_peft_model(model, config)
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer) and model.dtype == torch.bfloat16:
+            module.cast_input_dtype_enabled = False  # such a model is trained under autocast, which would only cast back
     return adapted, {name: value for name, value in adapted.named_parameters() if value.requires_grad}
 
 

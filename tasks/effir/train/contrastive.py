@@ -1,6 +1,8 @@
 """One contrastive step: from a planned batch of examples to accumulated gradients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +11,26 @@ from effir.retrieve.encode import Encoder
 from effir.train.loop import Parts, cached_gradient
 from effir.train.losses import Batch, Weights, total
 from effir.train.plan import Group, Targets, Texts
+
+SHORT = 128
+
+
+@contextmanager
+def attention_for(model: Any, longest: int) -> Iterator[None]:
+    """Within this context, texts of up to SHORT tokens on a CPU go through attention that is written out.
+
+    On short texts torch's fused one is slow on the way back (docs/log.md). Not in float64: the other one's softmax is in float32.
+    """
+    weight = next(model.parameters())
+    small = longest <= SHORT and weight.device.type == "cpu" and weight.dtype != torch.float64
+    if not small or getattr(model.config, "_attn_implementation", None) != "sdpa":
+        yield
+        return
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation("sdpa")
 
 
 class Contrastive:
@@ -43,6 +65,7 @@ class Contrastive:
         self.micro_batch = micro_batch
         self.batch_tokens = batch_tokens
         self.mixed = mixed
+        self.longest = max((len(tokens) for kind in (texts.queries, texts.documents) for tokens in kind.values()), default=0)
 
     def step_loss(self, step: int) -> Parts:
         """Accumulate the gradients of a step; returns its figures."""
@@ -50,7 +73,8 @@ class Contrastive:
         size = self.micro_batch or len(groups)
         chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
         batch = self.describe(groups)
-        parts = cached_gradient(chunks, self._embed, lambda queries, documents: self._loss(queries, documents, batch))
+        with attention_for(self.encoder.model, self.longest):
+            parts = cached_gradient(chunks, self._embed, lambda queries, documents: self._loss(queries, documents, batch))
         return parts | {"chance": 1 / batch.blocked.shape[1]}
 
     def evaluate(self, step: int) -> Parts:
