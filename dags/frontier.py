@@ -18,7 +18,7 @@ from form import params
 from launch import mapped_phase, phase
 
 COMPUTES = {"pool": "compute"}
-ARM = "{{ task.label['arm'] }} · seed {{ task.label['seed'] }}"
+ARM = "{{ task.caption['arm'] }} · seed {{ task.caption['seed'] }}"
 QUESTION = {
     "variants": Param(
         "8A,8M,last4B,last8B,8M-30%,-30%,last4B-10%,15M", type="string", minLength=1, title="Variants", section="Frontier",
@@ -32,7 +32,7 @@ QUESTION = {
 def reference_calls(begun: Any, prepared: Any, taught: Any) -> list[dict[str, Any]]:
     """A full-size reference for every seed and every way of training."""
     inputs = {"base": prepared["parts"]["base"], "training": prepared["parts"]["training"], "teacher": taught["manifest"]}
-    return [{"inputs": inputs, "spec": one["spec"], "label": one["label"]} for one in begun["output"]["references"]]
+    return [{"inputs": inputs, "spec": one["spec"], "caption": one["caption"]} for one in begun["output"]["references"]]
 
 
 @task
@@ -52,12 +52,12 @@ def landmark_calls(prepared: Any, references: Any) -> list[dict[str, Any]]:
     """What the variants are seen beside: the references, the untrained base, BM25 and MiniLM."""
     collections = {"collections": [prepared["parts"][name] for name in prepared["output"]["collections"]]}
     models = {"base": {"model": prepared["parts"]["base"]}, "bm25": {}, "minilm": {}}
-    calls = [{"inputs": collections | inputs, "arguments": {"model": name}, "label": {"arm": name}} for name, inputs in models.items()]
+    calls = [{"inputs": collections | inputs, "arguments": {"model": name}, "caption": {"arm": name}} for name, inputs in models.items()]
     return calls + [
         {
             "inputs": collections | {"model": one["manifest"]},
             "arguments": {"model": "reference"},
-            "label": {"arm": "reference"} | one["label"],
+            "caption": {"arm": "reference"} | one["caption"],
         }
         for one in references
     ]
@@ -70,7 +70,7 @@ def arm_calls(begun: Any, prepared: Any, references: Any, scores: Any) -> list[d
     return [
         {
             "spec": one["spec"],
-            "label": {"arm": one["name"], "seed": one["seed"], "reference": one["reference"]},
+            "caption": {"arm": one["name"], "seed": one["seed"], "reference": one["reference"]},
             "base": prepared["parts"]["base"] if one["cut"] == "base" else trained[one["reference"]],
             "reference": trained[one["reference"]],
             "scores": scored[one["scores"]],
@@ -100,8 +100,8 @@ def frontier() -> DAG:
         landmarks = mapped_phase("assess", landmark_calls(prepared, references), task_id="landmarks", **COMPUTES)
 
         @task_group(group_id="arm")
-        def arm(spec: Any, label: Any, base: Any, reference: Any, scores: Any) -> Any:
-            common = {"spec": spec, "label": label, "map_index_template": ARM} | COMPUTES
+        def arm(spec: Any, caption: Any, base: Any, reference: Any, scores: Any) -> Any:
+            common = {"spec": spec, "caption": caption, "map_index_template": ARM} | COMPUTES
             start = {"base": base}
             dropped = phase("depth", inputs=start | {"importance": scores}, **common)
             slimmed = phase("slim", inputs=start | training | calibration | {"depth": dropped}, **common)

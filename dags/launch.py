@@ -34,12 +34,12 @@ class Phase(BaseOperator):
 
     inputs:    name → result of an earlier phase, a list of them, or a manifest URI
     spec:      another spec than the one that the first phase made
-    label:     what people tell the executions of a mapped phase apart by; the cache does not care
+    caption:     what people tell the executions of a mapped phase apart by; the cache does not care
     only:      of a list of results, the model whose results are meant
     summarise: tell the phase, as its argument `phases`, how those before it went
     """
 
-    template_fields = ("inputs", "arguments", "spec", "label")
+    template_fields = ("inputs", "arguments", "spec", "caption")
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -49,7 +49,7 @@ class Phase(BaseOperator):
         inputs: Any = None,
         arguments: Any = None,
         spec: Any = None,
-        label: Any = None,
+        caption: Any = None,
         only: str = "",
         summarise: bool = False,
         **settings: Any,
@@ -59,7 +59,7 @@ class Phase(BaseOperator):
         self.inputs = inputs if inputs is not None else {}
         self.arguments = arguments if arguments is not None else {}
         self.spec = spec
-        self.label = label if label is not None else {}
+        self.caption = caption if caption is not None else {}
         self.only = only
         self.summarise = summarise
 
@@ -95,7 +95,7 @@ class Phase(BaseOperator):
         if self.summarise:
             arguments["phases"] = [summary for value in self.inputs.values() for summary in summaries(value)]
         spec = self.spec or begun["output"]["spec"]
-        return {"run": run, "spec": spec, "inputs": inputs, "arguments": arguments, "label": self.label}
+        return {"run": run, "spec": spec, "inputs": inputs, "arguments": arguments, "caption": self.caption}
 
 
 class ProcessPhase(Phase):
@@ -157,17 +157,17 @@ def pick(name: str, value: Any, only: str = "") -> Any:
 
 
 def summaries(value: Any) -> list[dict[str, Any]]:
-    """How phases went: {name, state, label, manifest, cached, seconds, forward_passes} of a result or each of a list of them."""
+    """How phases went: {name, state, caption, manifest, cached, seconds, forward_passes} of a result or each of a list of them."""
     if isinstance(value, str):
         return []
     results = [value] if isinstance(value, dict) else list(value)
-    told = ("label", "manifest", "cached", "seconds", "forward_passes")
+    told = ("caption", "manifest", "cached", "seconds", "forward_passes")
     return [{"name": called(one), "state": "success"} | {name: one[name] for name in told} for one in results]
 
 
 def called(result: dict[str, Any]) -> str:
     """A phase with what tells its executions apart: `encode candidate semanlink 0`."""
-    known = result["label"] | result["arguments"]
+    known = result.get("caption", {}) | result["arguments"]
     return " ".join([result["phase"], *(str(known[name]) for name in ("arm", "seed", "model", "collection", "shard") if name in known)])
 
 

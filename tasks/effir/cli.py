@@ -111,6 +111,37 @@ def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the stack runn
     sys.exit(code)
 
 
+@app.command()
+def frontier(
+    variants: Annotated[str, typer.Option(help="What is cut, with commas: VARIANT or VARIANT:key=value, such as 8M,16M-30%,last8B.")],
+    profile: Annotated[str, typer.Option(help="The recipe; `effir profiles` lists them.")] = "demo",
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the spec to change.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else, on standard output.")] = False,
+) -> None:
+    """Measure many variants side by side through Airflow: quality against speed, with intervals. 0 done, 1 where an arm failed."""
+    from effir import arms, tables
+    from effir.services import follow, local
+    from effir.services.store import Store
+    from effir.spec import resolve
+
+    given = overrides_of(profile, assignments or [])
+    arms.arms(resolve(profile, given), variants, seeds)
+    outcome = follow.frontier(local.connect(), profile, given, variants, seeds, say=_say)
+    home = local.home()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "last-frontier.json").write_text(json.dumps(outcome, indent=1) + "\n")
+    (home / "last-frontier.html").write_bytes(Store().get_bytes(outcome["report"]))
+    if as_json:
+        print(json.dumps(outcome["rows"], indent=1))
+    else:
+        tables.frontier(outcome["rows"])
+    _say(f"the picture: {home / 'last-frontier.html'}; the run: {outcome['page']}")
+    for one in outcome["failed"]:
+        _say(f"{one['arm']} with seed {one['seed']} has no result; its task's log in Airflow says why")
+    sys.exit(EffirError.exit_code if outcome["failed"] else 0)
+
+
 def _run(profile: str, overrides: dict[str, Any], as_json: bool) -> int:
     from effir import tables
     from effir.services import follow, local

@@ -22,6 +22,27 @@ def show(summary: dict[str, Any], overview: dict[str, Any], links: dict[str, str
         console.print(f"{label:<14}{address}", highlight=False, markup=False, soft_wrap=True)
 
 
+def frontier(rows: list[dict[str, Any]], console: Console | None = None) -> None:
+    """Print the rows of a frontier: scores times 100, differences from the reference, measured speed-ups."""
+    table = Table(title="Quality (nDCG@10 times 100) against speed; * no other arm is better and faster", title_justify="left", box=None)
+    for column in ("arm", *rows[0]["quality"], "mean", "difference", "95% interval", "query", "document", "95% interval", "M params"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for row in rows:
+        low, high = row["interval"] or (None, None)
+        document = row["speedup"].get("document")
+        table.add_row(
+            row["arm"] + (" *" if row["best"] else ""),
+            *(f"{100 * value:.1f}" for value in (*row["quality"].values(), row["mean"])),
+            "–" if row["difference"] is None else f"{100 * row['difference']:+.1f}",
+            "–" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}",
+            f"{row['speedup']['query'][0]:.2f}×" if document else "–",
+            f"{document[0]:.2f}×" if document else "–",
+            f"{document[1]:.2f} to {document[2]:.2f}" if document else "–",
+            f"{row['parameters'] / 1e6:.1f}" if row["parameters"] else "–",
+        )
+    (console or Console()).print(table)
+
+
 def _scores(overview: dict[str, Any]) -> Table:
     table = Table(title="Quality (times 100)", title_justify="left", box=None, header_style="bold")
     table.add_column("model")

@@ -15,7 +15,7 @@ FIELDS = tuple(RunSpec.model_fields)
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Output: spec, mlflow_run_id, references [{label, spec}], scores [{spec, reference}], arms [{name, seed, spec, reference, scores}].
+    """Output: spec, mlflow_run_id, references [{caption, spec}], scores [{spec, reference}], arms [{name, seed, spec, reference, scores}].
 
     reference and scores are places in those lists; of a score, the reference whose sub-layers are scored (None: the base's).
     """
@@ -25,7 +25,7 @@ def run(job: Job) -> dict[str, Any]:
     told = []
     for one in found:
         reference = _place(
-            references, _reference_key(one), {"label": {"seed": one.seed, "reference": len(references)}, "spec": one.spec.model_dump()}
+            references, _reference_key(one), {"caption": {"seed": one.seed, "reference": len(references)}, "spec": one.spec.model_dump()}
         )
         of = reference if one.cut == "reference" else None
         score = _place(scores, _score_key(one, of), {"spec": one.spec.model_dump(), "reference": of})

@@ -1,9 +1,9 @@
 """`effir phase NAME --spec URI --result URI`: look the result up, or compute and publish it.
 
 The call at --spec is JSON: {"run": {"id", "mlflow_run_id", …}, "inputs": {name: manifest URI or a list of them},
-"arguments": {…}, "label": {what people tell it apart by}, and either "spec": {RunSpec} or "profile": NAME with
+"arguments": {…}, "caption": {what people tell it apart by}, and either "spec": {RunSpec} or "profile": NAME with
 "overrides": {field: value}}.
-The result at --result is JSON: {"phase", "arguments", "label", "manifest", "digest", "cached", "seconds", "forward_passes",
+The result at --result is JSON: {"phase", "arguments", "caption", "manifest", "digest", "cached", "seconds", "forward_passes",
 "numbers", "parts", "output"}. Both files are small; artifacts never pass through the orchestrator.
 """
 
@@ -51,7 +51,7 @@ def execute(name: str, call_uri: str, result_uri: str) -> dict[str, Any]:
     result = {
         "phase": name,
         "arguments": call.get("arguments", {}),
-        "label": call.get("label", {}),
+        "caption": call.get("caption", {}),
         "manifest": f"{store.artifact(name, digest)}/{MANIFEST}",
         "digest": digest,
         "cached": cached,
@@ -100,7 +100,7 @@ def _compute(
     run = call.get("run", {})
     with (
         tempfile.TemporaryDirectory(prefix=f"effir-{name}-") as scratch,
-        registry.phase_run(run, name, call.get("arguments", {}) | call.get("label", {})) as tracker,
+        registry.phase_run(run, name, call.get("arguments", {}) | call.get("caption", {})) as tracker,
     ):
         job = Job(
             phase=name, digest=digest, spec=spec, inputs=call.get("inputs", {}), arguments=call.get("arguments", {}), run=run,

@@ -46,17 +46,17 @@ def run(job: Job) -> dict[str, Any]:
 
 def _entry(job: Job, told: dict[str, Any]) -> Entry | None:
     """An assessed model from how its phase is told of; None for other phases."""
-    label, manifest = told["label"], job.manifest_at(told["manifest"])
+    caption, manifest = told["caption"], job.manifest_at(told["manifest"])
     if manifest.phase != "assess":
         return None
     folder = job.folder_at(told["manifest"])
     ((_, scores),) = read_scores(folder / "scores.parquet").items()
     speed = folder / "speed.json"
     return Entry(
-        arm=label["arm"],
+        arm=caption["arm"],
         scores=scores,
-        seed=label.get("seed"),
-        reference=label.get("reference"),
+        seed=caption.get("seed"),
+        reference=caption.get("reference"),
         landmark=manifest.key["arguments"]["model"] != "candidate",
         speed=json.loads(speed.read_text()) if speed.exists() else None,
         parameters=manifest.numbers.get("parameters"),

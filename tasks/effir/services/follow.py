@@ -12,7 +12,8 @@ from urllib.parse import quote
 from effir.errors import BadInput, EffirError
 from effir.services.airflow import Airflow
 
-DAG = "effir_compress"
+COMPRESS = "effir_compress"
+FRONTIER = "effir_frontier"
 OVER = {"success", "failed", "skipped", "upstream_failed", "removed"}
 READ_SECONDS = 60
 POLL_SECONDS = 1.0
@@ -58,6 +59,7 @@ class Follower:
     run_id: str
     say: Callable[[str], None]
     store: Any = None
+    dag: str = COMPRESS
     tasks: dict[tuple[str, int], Task] = field(default_factory=dict)
 
     def until_over(self) -> str:
@@ -65,7 +67,7 @@ class Follower:
         silent = 0
         while True:
             try:
-                state = self.airflow.run(DAG, self.run_id)["state"]
+                state = self.airflow.run(self.dag, self.run_id)["state"]
                 self.look()
                 silent = 0
             except BadInput:
@@ -81,7 +83,7 @@ class Follower:
 
     def look(self) -> None:
         """Read the states of all tasks, and say what is new."""
-        for instance in sorted(self.airflow.tasks(DAG, self.run_id), key=lambda one: (one["start_date"] or "9", one["map_index"])):
+        for instance in sorted(self.airflow.tasks(self.dag, self.run_id), key=lambda one: (one["start_date"] or "9", one["map_index"])):
             key = (instance["task_id"], instance["map_index"])
             task = self.tasks.setdefault(key, Task(_named(*key)))
             before, task.state, task.began = task.state, instance["state"] or "waiting", instance["start_date"] or ""
@@ -104,16 +106,16 @@ class Follower:
         """Why the run failed: the sentence that the first failed phase ended with."""
         for (name, index), task in self.tasks.items():
             if task.state == "failed":
-                told = self.airflow.xcom(DAG, self.run_id, name, "error", index)
+                told = self.airflow.xcom(self.dag, self.run_id, name, "error", index)
                 if told:
                     return (BadInput if told["exit_code"] == BadInput.exit_code else EffirError)(told["sentence"])
-                return EffirError(f"{task.name} failed; its log is in {run_page(self.airflow.url, self.run_id)}")
-        return EffirError(f"the run failed; see {run_page(self.airflow.url, self.run_id)}")
+                return EffirError(f"{task.name} failed; its log is in {run_page(self.airflow.url, self.run_id, self.dag)}")
+        return EffirError(f"the run failed; see {run_page(self.airflow.url, self.run_id, self.dag)}")
 
     def _finish(self, key: tuple[str, int], task: Task, instance: dict[str, Any]) -> None:
         task.seconds = instance["duration"] or 0.0
         if task.state == "success":
-            handed = self.airflow.xcom(DAG, self.run_id, key[0], map_index=key[1])
+            handed = self.airflow.xcom(self.dag, self.run_id, key[0], map_index=key[1])
             if isinstance(handed, dict) and "manifest" in handed:
                 task.result, task.name = handed, _called(key[0], handed)
                 task.figure = _figure(handed)
@@ -137,37 +139,57 @@ def run(settings: dict[str, str], profile: str, overrides: dict[str, Any], say: 
 
     Raises BadInput or EffirError with the sentence of the phase that failed.
     """
-    from effir.services.store import Store
-
     began = time.monotonic()
-    airflow = Airflow(
-        settings["EFFIR_AIRFLOW_URL"], settings.get("EFFIR_AIRFLOW_USER", "admin"), settings.get("EFFIR_AIRFLOW_PASSWORD", "")
-    )
-    _await_dag(airflow)
-    run_id = f"effir-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-    airflow.trigger(DAG, {"profile": profile} | overrides, run_id)
-    page = run_page(airflow.url, run_id)
-    say(f"run {run_id}: {page}")
-    follower = Follower(airflow, run_id, say, Store())
-    if follower.until_over() == "failed":
-        raise follower.failure()
-    told = airflow.xcom(DAG, run_id, "report")
+    follower = _followed(settings, COMPRESS, {"profile": profile} | overrides, say)
+    told = follower.airflow.xcom(COMPRESS, follower.run_id, "report")
     summary = told["output"]["summary"] | {"phases": follower.phases()}
+    page = run_page(follower.airflow.url, follower.run_id)
     return Outcome(summary, told["output"]["overview"], _links(settings, page, follower, summary), time.monotonic() - began)
 
 
-def run_page(url: str, run_id: str) -> str:
+def frontier(
+    settings: dict[str, str], profile: str, overrides: dict[str, Any], variants: str, seeds: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Trigger a run of `effir_frontier` and follow it to its end: {dag_run_id, page, report, rows, failed, phases}.
+
+    Raises BadInput or EffirError with the sentence of the phase that failed; an arm that failed is no failure of the run.
+    """
+    asked = {"profile": profile, "variants": variants, "seeds": seeds} | overrides
+    follower = _followed(settings, FRONTIER, asked, say)
+    told = follower.airflow.xcom(FRONTIER, follower.run_id, "frontier")["output"]
+    page = run_page(follower.airflow.url, follower.run_id, FRONTIER)
+    return {"dag_run_id": follower.run_id, "page": page, **told, "phases": follower.phases()}
+
+
+def run_page(url: str, run_id: str, dag: str = COMPRESS) -> str:
     """A run's page in Airflow."""
-    return f"{url}/dags/{DAG}/runs/{quote(run_id)}"
+    return f"{url}/dags/{dag}/runs/{quote(run_id)}"
 
 
-def _await_dag(airflow: Airflow) -> None:
+def _followed(settings: dict[str, str], dag: str, form: dict[str, Any], say: Callable[[str], None]) -> Follower:
+    """A run of a DAG, triggered with this form and followed to its good end."""
+    from effir.services.store import Store
+
+    airflow = Airflow(
+        settings["EFFIR_AIRFLOW_URL"], settings.get("EFFIR_AIRFLOW_USER", "admin"), settings.get("EFFIR_AIRFLOW_PASSWORD", "")
+    )
+    _await_dag(airflow, dag)
+    run_id = f"effir-{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    airflow.trigger(dag, form, run_id)
+    say(f"run {run_id}: {run_page(airflow.url, run_id, dag)}")
+    follower = Follower(airflow, run_id, say, Store(), dag)
+    if follower.until_over() == "failed":
+        raise follower.failure()
+    return follower
+
+
+def _await_dag(airflow: Airflow, dag: str) -> None:
     deadline = time.monotonic() + READ_SECONDS
-    while airflow.dag(DAG) is None:
+    while airflow.dag(dag) is None:
         if errors := airflow.import_errors():
             raise EffirError(f"Airflow cannot read its DAGs: {errors[0].strip().splitlines()[-1]}")
         if time.monotonic() > deadline:
-            raise EffirError(f"Airflow at {airflow.url} does not know the DAG {DAG}: is its DAG folder effir's dags/?")
+            raise EffirError(f"Airflow at {airflow.url} does not know the DAG {dag}: is its DAG folder effir's dags/?")
         time.sleep(POLL_SECONDS)
 
 
@@ -194,7 +216,7 @@ def _named(task: str, index: int) -> str:
 
 def _called(task: str, result: dict[str, Any]) -> str:
     """A phase with what tells its executions apart: `encode candidate semanlink 0`."""
-    known = result["label"] | result["arguments"]
+    known = result.get("caption", {}) | result["arguments"]
     return " ".join([result["phase"], *(str(known[name]) for name in ("arm", "seed", "model", "collection", "shard") if name in known)])
 
 
