@@ -77,7 +77,7 @@ def compress(dag_id: str, schedule: Any = None, profile: str = "demo", overrides
         scored = phase("importance", inputs=base | data, **COMPUTES)
         dropped = phase("depth", inputs=base | {"importance": scored}, **COMPUTES)
         slimmed = phase("slim", inputs=base | data | {"depth": dropped}, **COMPUTES)
-        cut = phase("narrow", inputs=base | {"depth": dropped, "slim": slimmed}, **COMPUTES)
+        cut = phase("narrow", inputs=base | {"importance": scored, "depth": dropped, "slim": slimmed}, **COMPUTES)
 
         lesson = base | training | {"teacher": taught}
         reference = phase("finetune", task_id="finetune_reference", inputs=lesson, arguments={"model": "reference"}, **COMPUTES)

@@ -24,6 +24,10 @@ QUESTION = {
         "8A,8M,last4B,last8B,8M-30%,-30%,last4B-10%,15M", type="string", minLength=1, title="Variants", section="Frontier",
         description_md="What is cut, separated by commas: VARIANT or VARIANT:key=value:key=value.",
     ),
+    "contrasts": Param(
+        "", type=["string", "null"], title="Contrasts", section="Frontier",
+        description_md="Pairs of variants to compare, separated by commas: `8A vs 8M, last8B vs 8M`.",
+    ),
     "seeds": Param("0", type="string", minLength=1, title="Seeds", section="Frontier", description_md="Separated by commas."),
 }  # fmt: skip
 
@@ -87,7 +91,7 @@ def frontier() -> DAG:
         catchup=False, max_active_runs=1, default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
     )  # fmt: skip
     def flow() -> None:
-        asked = {name: f"{{{{ params.{name} }}}}" for name in QUESTION}
+        asked = {name: f"{{{{ params.{name} or '' }}}}" for name in QUESTION}
         begun = phase("arms", task_id="begin", arguments=asked)
         prepared = phase("prepare", **COMPUTES)
         begun >> prepared
@@ -105,7 +109,7 @@ def frontier() -> DAG:
             start = {"base": base}
             dropped = phase("depth", inputs=start | {"importance": scores}, **common)
             slimmed = phase("slim", inputs=start | training | calibration | {"depth": dropped}, **common)
-            cut = phase("narrow", inputs=start | {"depth": dropped, "slim": slimmed}, **common)
+            cut = phase("narrow", inputs=start | {"importance": scores, "depth": dropped, "slim": slimmed}, **common)
             heal = start | training | {"teacher": taught, "narrow": cut, "reference": reference}
             candidate = phase("finetune", inputs=heal, arguments={"model": "candidate"}, **common)
             beside = collections | {"model": candidate, "reference": reference}
@@ -113,7 +117,7 @@ def frontier() -> DAG:
 
         measured = arm.expand_kwargs(arm_calls(begun, prepared, references, scores))
         seen = {"landmarks": landmarks, "arms": measured}
-        phase("frontier", inputs=seen, arguments={"arms": begun}, summarise=True, trigger_rule="all_done")
+        phase("frontier", inputs=seen, arguments={"begun": begun}, summarise=True, trigger_rule="all_done")
 
     return flow()
 

@@ -80,9 +80,20 @@ def test_what_does_not_exist_is_said(tmp_path: Path) -> None:
 
 def test_a_collection_that_cannot_be_downloaded_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "BEIR_ARCHIVE", "http://127.0.0.1:1/{}.zip")
-    with pytest.raises(BadInput, match=r"beir:scifact could not be downloaded \(ConnectionError\): put its folder .* name it by its path"):
+    monkeypatch.delenv("EFFIR_DATA", raising=False)
+    with pytest.raises(BadInput, match=r"beir:scifact could not be downloaded \(ConnectionError\): put its folder .* set EFFIR_DATA"):
         sources.collection("beir:scifact", "scifact", tmp_path)
     assert not list(tmp_path.iterdir()), "nothing half-written"
+
+
+def test_a_beir_collection_at_hand_is_not_fetched(beir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "BEIR_ARCHIVE", "http://127.0.0.1:1/{}.zip")
+    monkeypatch.setenv("EFFIR_DATA", str(beir.parent))
+    name = f"beir:{beir.name}"
+    assert sources.collection(name, "toy", tmp_path / "scratch").corpus == CORPUS
+    before = sources.fingerprint([name])
+    (beir / "corpus.jsonl").write_text((beir / "corpus.jsonl").read_text().replace("two", "2"))
+    assert sources.fingerprint([name]) != before
 
 
 def test_beirs_own_loader_fetches_an_archive(beir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,3 +121,13 @@ def test_a_collection_s_name_is_its_last_part(name: str, written: str) -> None:
 def test_a_spec_survives_json() -> None:
     spec = resolve("demo")
     assert RunSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_target_takes_the_place_of_a_variant() -> None:
+    found = resolve("demo", {"target_speedup": 1.5})
+    assert (found.variant, found.keep_ratio, found.target_speedup) == ("full", 1.0, 1.5)
+    assert RunSpec(target_parameters=1000).variant == "full"
+    with pytest.raises(BadInput, match="a target chooses what is cut"):
+        resolve("demo", {"target_speedup": 1.5, "variant": "8M"})
+    with pytest.raises(BadInput, match=r"target_speedup: .*greater than 1"):
+        resolve("demo", {"target_speedup": 1})

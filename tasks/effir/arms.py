@@ -6,11 +6,12 @@ widths: `16M` keeps every neuron of the MLPs that stay. `cut=reference` cuts the
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from effir.errors import BadInput
-from effir.spec import RunSpec, parse
+from effir.spec import TARGETS, RunSpec, parse
 
 CUTS = ("base", "reference")
 
@@ -46,6 +47,23 @@ def arms(spec: RunSpec, variants: str, seeds: str) -> list[Arm]:
     return [arm(spec, name, seed) for name in names for seed in numbers]
 
 
+def contrast_list(text: str, names: Collection[str]) -> list[tuple[str, str]]:
+    """Pairs of arms (before, after), written `8A vs 8M, last8B vs 8M`. Raises BadInput for one that does not parse or names no arm.
+
+    >>> contrast_list("8A vs 8M", ["8A", "8M"])
+    [('8A', '8M')]
+    """
+    pairs = []
+    for part in (one.strip() for one in text.split(",") if one.strip()):
+        before, versus, after = (piece.strip() for piece in part.partition(" vs "))
+        if not versus or not after:
+            raise BadInput(f"the contrast {part!r} does not parse: write two arms, such as 8A vs 8M")
+        if absent := [name for name in (before, after) if name not in names]:
+            raise BadInput(f"the contrast {part!r} names {absent[0]}, which is not among the variants")
+        pairs.append((before, after))
+    return pairs
+
+
 def arm(spec: RunSpec, name: str, seed: int) -> Arm:
     """One arm from its line. Raises BadInput naming the arm for whatever is wrong with it."""
     variant, *settings = name.split(":")
@@ -58,7 +76,7 @@ def arm(spec: RunSpec, name: str, seed: int) -> Arm:
     cut = given.pop("cut", "base")
     if cut not in CUTS:
         raise BadInput(f"the arm {name!r} has cut={cut}: choose one of {', '.join(CUTS)}")
-    common = spec.model_dump(exclude={"variant", "keep_ratio", "width_rule", "seed"})
+    common = spec.model_dump(exclude={"variant", "keep_ratio", "width_rule", "seed", *TARGETS})
     width = {} if "%" in variant else {"keep_ratio": 1.0}
     try:
         return Arm(name, seed, cut, parse(common | width | {"variant": variant} | given | {"seed": seed}))

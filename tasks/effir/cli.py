@@ -120,14 +120,39 @@ def frontier(
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else, on standard output.")] = False,
 ) -> None:
     """Measure many variants side by side through Airflow: quality against speed, with intervals. 0 done, 1 where an arm failed."""
+    sys.exit(_frontier(profile, overrides_of(profile, assignments or []), {"variants": variants, "seeds": seeds}, as_json))
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="One of the studies; without it they are listed.")] = "",
+    profile: Annotated[str, typer.Option(help="The recipe; `effir profiles` lists them.")] = "smollm2-small",
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0,1",
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the spec to change.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else, on standard output.")] = False,
+) -> None:
+    """One of the paper's experiments, as a frontier whose variants answer its question."""
+    from effir import studies
+
+    if not name:
+        for known, one in studies.STUDIES.items():
+            print(f"{known:<22}{one.question}")
+        return
+    found = studies.find(name)
+    pairs = ", ".join(f"{before} vs {after}" for before, after in found.contrasts)
+    question = {"variants": ",".join(found.arms), "seeds": seeds, "contrasts": pairs}
+    _say(f"{found.question}\nPublished: {found.published}")
+    sys.exit(_frontier(profile, overrides_of(profile, assignments or []), question, as_json))
+
+
+def _frontier(profile: str, given: dict[str, Any], question: dict[str, str], as_json: bool) -> int:
     from effir import arms, tables
     from effir.services import follow, local
     from effir.services.store import Store
     from effir.spec import resolve
 
-    given = overrides_of(profile, assignments or [])
-    arms.arms(resolve(profile, given), variants, seeds)
-    outcome = follow.frontier(local.connect(), profile, given, variants, seeds, say=_say)
+    arms.arms(resolve(profile, given), question["variants"], question["seeds"])
+    outcome = follow.frontier(local.connect(), profile, given, question, say=_say)
     home = local.home()
     home.mkdir(parents=True, exist_ok=True)
     (home / "last-frontier.json").write_text(json.dumps(outcome, indent=1) + "\n")
@@ -135,11 +160,11 @@ def frontier(
     if as_json:
         print(json.dumps(outcome["rows"], indent=1))
     else:
-        tables.frontier(outcome["rows"])
+        tables.frontier(outcome["rows"], outcome["contrasts"])
     _say(f"the picture: {home / 'last-frontier.html'}; the run: {outcome['page']}")
     for one in outcome["failed"]:
         _say(f"{one['arm']} with seed {one['seed']} has no result; its task's log in Airflow says why")
-    sys.exit(EffirError.exit_code if outcome["failed"] else 0)
+    return EffirError.exit_code if outcome["failed"] else 0
 
 
 def _run(profile: str, overrides: dict[str, Any], as_json: bool) -> int:

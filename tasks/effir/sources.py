@@ -6,6 +6,7 @@
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import zipfile
 from pathlib import Path
@@ -99,10 +100,12 @@ def calibration_texts(source: str) -> list[str]:
 
 
 def download_beir(source: str, scratch: Path) -> Path:
-    """Fetch a BEIR collection (`beir:NAME`) with BEIR's own loader, once per scratch folder.
+    """A BEIR collection (`beir:NAME`): the folder of that name in EFFIR_DATA, or fetched with BEIR's own loader, once per scratch folder.
 
     Raises BadInput that says what to do instead where it cannot be had.
     """
+    if here := at_hand(source):
+        return here
     name = source.removeprefix("beir:")
     target = scratch / "beir"
     if (target / name).is_dir():
@@ -118,8 +121,16 @@ def download_beir(source: str, scratch: Path) -> Path:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         why = type(error).__name__
     raise BadInput(
-        f"{source} could not be downloaded ({why}): put its folder ({LAYOUT}) on this machine and name it by its path, such as /data/{name}"
+        f"{source} could not be downloaded ({why}): put its folder ({LAYOUT}) on this machine, and name it by its path, such as "
+        f"/data/{name}, or set EFFIR_DATA to the folder that holds it"
     )
+
+
+def at_hand(source: str) -> Path | None:
+    """The local folder of a `beir:NAME`, where EFFIR_DATA names a folder that holds it."""
+    data = os.environ.get("EFFIR_DATA")
+    folder = Path(data or "") / source.removeprefix("beir:")
+    return folder if data and source.startswith("beir:") and folder.is_dir() else None
 
 
 def fingerprint(sources: list[str]) -> dict[str, Any]:
@@ -131,6 +142,8 @@ def fingerprint(sources: list[str]) -> dict[str, Any]:
     for source in sources:
         if source in PACKAGES:
             outside[source] = {package: _version(package) for package in PACKAGES[source]}
+        elif here := at_hand(source):
+            outside[source] = [[path.name, _state(path)] for path in local_files(str(here))]
         elif not source.startswith(("beir:", "s3://", "models:/")):
             outside[source] = [[path.name, _state(path)] for path in local_files(source)]
     return outside

@@ -14,6 +14,8 @@ from effir.compress import grammar
 from effir.errors import BadInput
 
 PROFILES = Path(__file__).parent / "profiles"
+TARGETS = ("target_speedup", "target_parameters")
+WHOLE = {"variant": "full", "keep_ratio": 1.0}
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -116,6 +118,18 @@ class RunSpec(BaseModel):
     )
     width_multiple: int = field(64, "Width", "Round each layer's width to a multiple of this, keeping the total.", ge=1, le=4096)
 
+    # Budget
+    target_speedup: float | None = field(
+        None,
+        "Budget",
+        "Instead of a variant: choose the cut that keeps the most importance at this document speed-up, by measured costs.",
+        gt=1,
+        le=1000,
+    )
+    target_parameters: int | None = field(
+        None, "Budget", "Instead of a variant: choose the cut that keeps the most importance in so many parameters.", ge=1
+    )
+
     # Fine-tuning
     steps: int = field(3900, "Fine-tune", "Optimiser steps of the candidate.", ge=0, le=10_000_000)
     reference_steps: int = field(
@@ -177,7 +191,9 @@ class RunSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _expand(cls, values: Any) -> Any:
-        return grammar.expand(values) if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        return (WHOLE if any(values.get(name) for name in TARGETS) else {}) | grammar.expand(values)
 
     @field_validator("query_template", "document_template")
     @classmethod
@@ -195,6 +211,8 @@ class RunSpec(BaseModel):
             )
         if self.keep_ratio < 1 and self.slim_steps == 0 and self.neuron_score == "slimming":
             raise ValueError("keep_ratio below 1 needs slim_steps above 0, since z is what ranks the neurons, or another neuron_score")
+        if self.has_target() and (self.variant != "full" or self.keep_ratio < 1):
+            raise ValueError("a target chooses what is cut: give no variant and no keep_ratio beside it")
         names = self.collection_names()
         if len(set(names)) != len(names):
             raise ValueError("collections has the same name twice")
@@ -203,6 +221,10 @@ class RunSpec(BaseModel):
                 if one not in names:
                     raise ValueError(f"{what} names {one}, which is not among the collections ({', '.join(names)})")
         return self
+
+    def has_target(self) -> bool:
+        """Whether a budget chooses the cut, instead of variant and keep_ratio."""
+        return self.target_speedup is not None or self.target_parameters is not None
 
     def collection_sources(self) -> list[str]:
         """The test collections as written, in order."""
@@ -253,10 +275,17 @@ def load_profile(name: str) -> dict[str, Any]:
 def resolve(profile: str, overrides: dict[str, Any] | None = None) -> RunSpec:
     """Defaults, then the profile, then the overrides; in each of them a variant may set the width as well (16M-30%).
 
+    A target in the overrides takes the place of the profile's variant, and a variant that of its target.
+
     Raises BadInput with one sentence per wrong field.
     """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    return parse(grammar.expand(load_profile(profile)) | grammar.expand(given))
+    values, given = grammar.expand(load_profile(profile)), grammar.expand(given)
+    if any(name in given for name in TARGETS):
+        values |= WHOLE
+    elif "variant" in given:
+        values = {key: value for key, value in values.items() if key not in TARGETS}
+    return parse(values | given)
 
 
 def parse(values: dict[str, Any]) -> RunSpec:

@@ -22,7 +22,7 @@ def show(summary: dict[str, Any], overview: dict[str, Any], links: dict[str, str
         console.print(f"{label:<14}{address}", highlight=False, markup=False, soft_wrap=True)
 
 
-def frontier(rows: list[dict[str, Any]], console: Console | None = None) -> None:
+def frontier(rows: list[dict[str, Any]], contrasts: list[dict[str, Any]], console: Console | None = None) -> None:
     """Print the rows of a frontier: scores times 100, differences from the reference, measured speed-ups."""
     table = Table(title="Quality (nDCG@10 times 100) against speed; * no other arm is better and faster", title_justify="left", box=None)
     for column in ("arm", *rows[0]["quality"], "mean", "difference", "95% interval", "query", "document", "95% interval", "M params"):
@@ -40,7 +40,11 @@ def frontier(rows: list[dict[str, Any]], console: Console | None = None) -> None
             f"{document[1]:.2f} to {document[2]:.2f}" if document else "–",
             f"{row['parameters'] / 1e6:.1f}" if row["parameters"] else "–",
         )
-    (console or Console()).print(table)
+    console = console or Console()
+    console.print(table)
+    for one in contrasts:
+        told = one["problem"] or f"{100 * one['difference']:+.1f} ({100 * one['interval'][0]:+.1f} to {100 * one['interval'][1]:+.1f})"
+        console.print(f"{one['after']} against {one['before']}: {told}", highlight=False, markup=False)
 
 
 def _scores(overview: dict[str, Any]) -> Table:

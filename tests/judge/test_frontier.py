@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effir.judge.frontier import Entry, contrast, rows
+from effir.judge.frontier import Entry, contrast, contrasts, rows
 from effir.judge.frontier_page import render
 from effir.judge.quality import Limits, Scores
 from effir.spec import resolve
@@ -84,7 +84,14 @@ def test_a_contrast_is_between_arms_on_common_seeds() -> None:
 
 
 def test_the_page_shows_every_arm_and_what_failed() -> None:
-    page = render(rows(entries(), LIMITS), [{"arm": "<15M>", "seed": 3}], resolve("demo"), "2026-01-01 00:00 UTC")
+    page = render(
+        rows(entries(), LIMITS),
+        contrasts(entries(), [("8M", "8A"), ("8M", "bm25")], LIMITS),
+        [{"arm": "<15M>", "seed": 3}],
+        resolve("demo"),
+        "2026-01-01 00:00 UTC",
+    )
     assert page.count("<title>8A: ") == 1 + len(TRUTH)
     assert "&lt;15M&gt;, seed 3" in page and "<15M>" not in page
+    assert "8M and bm25 have no seed in common" in page
     assert "http" not in page

@@ -58,7 +58,7 @@ class Chain:
         self.run("importance", {one: self.uris[one] for one in ("base", "calibration", "training")})
         self.run("depth", {"base": self.uris["base"], "importance": self.uris["importance"]})
         self.run("slim", {one: self.uris[one] for one in ("base", "calibration", "depth", "training")})
-        self.run("narrow", {one: self.uris[one] for one in ("base", "depth", "slim")})
+        self.run("narrow", {one: self.uris[one] for one in ("base", "depth", "importance", "slim")})
 
     def lesson(self) -> dict:
         return {one: self.uris[one] for one in ("base", "training", "teacher")}
@@ -155,6 +155,31 @@ def test_an_assessment_is_what_encode_and_evaluate_come_to(chain, tmp_path):
     assert lexical["forward_passes"] == 0
 
 
+def test_a_target_chooses_what_is_cut(chain, tmp_path):
+    one = chain(variant="full", keep_ratio=1.0, neuron_score="magnitude", importance_measure="l2")
+    one.cut()
+    whole = one.store.get_json(one.uris["narrow"])["numbers"]["parameters"]
+    one.spec["target_parameters"] = round(0.8 * whole)
+    for phase, inputs in (("slim", ("base", "calibration", "depth", "training")), ("narrow", ("base", "depth", "importance", "slim"))):
+        told = one.run(phase, {name: one.uris[name] for name in inputs})
+    assert 0.7 * whole < told["numbers"]["parameters"] <= 0.8 * whole
+    assert told["numbers"]["predicted_speedup"] > 1
+    report = json.loads(one.file("narrow", "budget.json", tmp_path).read_text())
+    assert report["utility_kept"] <= report["utility_bound"] + 1e-9
+    again = one.run("narrow", {name: one.uris[name] for name in ("base", "depth", "importance", "slim")})
+    assert again["cached"]
+
+
+def test_nothing_is_scored_where_nothing_gets_narrower(chain):
+    one = chain(keep_ratio=1.0)
+    one.cut()
+    told = one.store.get_json(one.uris["slim"])
+    assert told["forward_passes"] == 0
+    other = chain(keep_ratio=1.0, slim_steps=7)
+    other.cut()
+    assert other.uris["slim"] == one.uris["slim"]
+
+
 def test_changing_the_keep_ratio_redoes_only_what_follows(chain):
     first = chain()
     first.cut()
@@ -164,7 +189,7 @@ def test_changing_the_keep_ratio_redoes_only_what_follows(chain):
     cached["importance"] = second.run("importance", {key: second.uris[key] for key in ("base", "calibration", "training")})["cached"]
     cached["depth"] = second.run("depth", {"base": second.uris["base"], "importance": second.uris["importance"]})["cached"]
     cached["slim"] = second.run("slim", {key: second.uris[key] for key in ("base", "calibration", "depth", "training")})["cached"]
-    cached["narrow"] = second.run("narrow", {key: second.uris[key] for key in ("base", "depth", "slim")})["cached"]
+    cached["narrow"] = second.run("narrow", {key: second.uris[key] for key in ("base", "depth", "importance", "slim")})["cached"]
     assert cached == {"importance": True, "depth": True, "slim": True, "narrow": False}
 
 

@@ -62,6 +62,27 @@ def rows(entries: Sequence[Entry], limits: Limits) -> list[Row]:
     return [replace(row, best=not any(_beats(other, row) for other in found) and bool(row.speedup)) for row in found]
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """Arm `after` minus arm `before` on the mean over the collections, with its 95% interval; or why there is none."""
+
+    before: str
+    after: str
+    difference: float | None = None
+    interval: tuple[float, float] | None = None
+    problem: str | None = None
+
+
+def contrasts(entries: Sequence[Entry], pairs: Sequence[tuple[str, str]], limits: Limits) -> list[Contrast]:
+    """Every pair compared."""
+    found = []
+    for before, after in pairs:
+        sample = contrast(entries, before, after, limits)
+        told = {"problem": sample} if isinstance(sample, str) else {"difference": sample.estimate, "interval": sample.interval()}
+        found.append(Contrast(before, after, **told))
+    return found
+
+
 def contrast(entries: Sequence[Entry], before: str, after: str, limits: Limits) -> Bootstrap | str:
     """Arm `after` minus arm `before` on the mean over the collections, over the seeds that both have; or why there is none."""
     pair = [[entry for entry in entries if entry.arm == name] for name in (before, after)]

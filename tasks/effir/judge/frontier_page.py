@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from effir.judge.frontier import Row
+from effir.judge.frontier import Contrast, Row
 from effir.judge.pictures import WIDTH, svg, svg_line, svg_text, ticks, widened
 from effir.judge.report import environment
 from effir.spec import RunSpec
@@ -14,12 +14,12 @@ from effir.spec import RunSpec
 LEFT, RIGHT, TOP, BOTTOM = 60, WIDTH - 20, 20, 380
 
 
-def render(table: Sequence[Row], failed: Sequence[Mapping[str, Any]], spec: RunSpec, created: str) -> str:
+def render(table: Sequence[Row], pairs: Sequence[Contrast], failed: Sequence[Mapping[str, Any]], spec: RunSpec, created: str) -> str:
     """The page as HTML text, its pictures inside: one of the mean and one of each collection, with a switch between them."""
     names = list(table[0].quality)
     pictures = {"mean": Markup(picture(table, None))} | ({name: Markup(picture(table, name)) for name in names} if len(names) > 1 else {})
     page = environment().get_template("frontier.html.jinja")
-    return page.render(rows=table, failed=failed, spec=spec, created=created, names=names, pictures=pictures)
+    return page.render(rows=table, contrasts=pairs, failed=failed, spec=spec, created=created, names=names, pictures=pictures)
 
 
 def picture(table: Sequence[Row], collection: str | None) -> str:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from effir.arms import Arm, arms
+from effir.arms import Arm, arms, contrast_list
 from effir.manifest import digest_of
 from effir.phases import finetune, importance
 from effir.phases.job import Job
@@ -20,6 +20,7 @@ def run(job: Job) -> dict[str, Any]:
     reference and scores are places in those lists; of a score, the reference whose sub-layers are scored (None: the base's).
     """
     found = arms(job.spec, job.arguments["variants"], job.arguments["seeds"])
+    contrast_list(job.arguments.get("contrasts", ""), {one.name for one in found})
     references: dict[str, dict[str, Any]] = {}
     scores: dict[str, dict[str, Any]] = {}
     told = []
@@ -35,6 +36,7 @@ def run(job: Job) -> dict[str, Any]:
     (job.out / "arms.json").write_text(json.dumps(told, indent=1))
     run_id = registry.begin_run(job.run, job.spec)
     job.output.update(
+        contrasts=job.arguments.get("contrasts", ""),
         spec=job.spec.model_dump(),
         mlflow_run_id=run_id,
         champion=None,

@@ -7,8 +7,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from effir.arms import contrast_list
 from effir.errors import EffirError
-from effir.judge.frontier import KINDS, Entry, Row, rows
+from effir.judge.frontier import KINDS, Entry, Row, contrasts, rows
 from effir.judge.frontier_page import render
 from effir.phases.gate import limits_of, read_scores
 from effir.phases.job import Job
@@ -24,23 +25,28 @@ def run(job: Job) -> dict[str, Any]:
     entries = [entry for told in job.arguments.get("phases", []) if (entry := _entry(job, told))]
     if not any(not entry.landmark for entry in entries):
         raise EffirError("no arm was assessed: all of them failed; the first failed task's log says why")
-    wanted = [(one["name"], one["seed"]) for one in job.arguments.get("arms", [])]
+    begun = job.arguments["begun"]
+    wanted = [(one["name"], one["seed"]) for one in begun["output"]["arms"]]
     there = {(entry.arm, entry.seed) for entry in entries}
     failed = [{"arm": name, "seed": seed} for name, seed in wanted if (name, seed) not in there]
-    table = rows(entries, limits_of(job.spec))
+    limits = limits_of(job.spec)
+    table = rows(entries, limits)
+    pairs = contrasts(entries, contrast_list(begun["output"]["contrasts"], {name for name, _ in wanted}), limits)
     uri = f"{job.store.artifact('frontier', job.digest)}/frontier.html"
     plain = [asdict(row) for row in table]
     created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    (job.out / "frontier.json").write_text(json.dumps({"rows": plain, "failed": failed, "created": created}, indent=1))
+    (job.out / "frontier.json").write_text(
+        json.dumps({"rows": plain, "contrasts": [asdict(one) for one in pairs], "failed": failed, "created": created}, indent=1)
+    )
     (job.out / "frontier.csv").write_text(_csv(table))
-    (job.out / "frontier.html").write_text(render(table, failed, job.spec, created), encoding="utf-8")
+    (job.out / "frontier.html").write_text(render(table, pairs, failed, job.spec, created), encoding="utf-8")
     for one in failed:
         job.warn(f"{one['arm']} with seed {one['seed']} has no result; its tasks' logs say why")
     if run_id := job.run.get("mlflow_run_id"):
         for name in ("frontier.html", "frontier.csv", "frontier.json"):
             registry.log_artifact(run_id, job.out / name, job.store)
         registry.finish_run(run_id, {"effir.arms": len(table), "effir.failed": len(failed)}, _metrics(table))
-    job.output.update(report=uri, rows=plain, failed=failed)
+    job.output.update(report=uri, rows=plain, contrasts=[asdict(one) for one in pairs], failed=failed)
     return {"arms": sum(not row.landmark for row in table), "failed": len(failed), "on_the_frontier": sum(row.best for row in table)}
 
 

@@ -13,13 +13,17 @@ FIELDS = ("neuron_score", *TRAINING, *probing.FIELDS)
 
 
 def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
-    """Only self-slimming trains; it has its own number of steps."""
+    """Only self-slimming trains; it has its own number of steps. Where nothing becomes narrower, nothing matters."""
+    if not _wanted(spec):
+        return {*FIELDS, *probing.USED["text"], *probing.USED["pairs"]}
     other = {"probe_steps"} if spec.neuron_score == "slimming" else set(TRAINING)
     return probing.unused(NEURONS[spec.neuron_score]) | other
 
 
 def run(job: Job) -> dict[str, Any]:
     """Score the neurons of every MLP that is left; write scores and what they look like."""
+    if not _wanted(job.spec):
+        return _nothing(job)
     from safetensors.numpy import save_file
 
     from effir.compress import surgery
@@ -41,6 +45,19 @@ def run(job: Job) -> dict[str, Any]:
     job.say(f"{spec.neuron_score}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items() if value is not None))
     shown = ("q10", "q50", "q90", "z_movement", "rank_agreement")
     return {name: value for name, value in figures.items() if name.endswith(shown)}
+
+
+def _wanted(spec: RunSpec) -> bool:
+    return spec.keep_ratio < 1 or spec.has_target()
+
+
+def _nothing(job: Job) -> dict[str, Any]:
+    from safetensors.numpy import save_file
+
+    save_file({}, job.out / "scores.safetensors")
+    (job.out / "slim.json").write_text("{}")
+    job.say("slim: every neuron stays, so there is nothing to score")
+    return {}
 
 
 def _score(job: Job, encoder: Any) -> tuple[dict[int, Any], dict[str, Any]]:

@@ -148,14 +148,15 @@ def run(settings: dict[str, str], profile: str, overrides: dict[str, Any], say: 
 
 
 def frontier(
-    settings: dict[str, str], profile: str, overrides: dict[str, Any], variants: str, seeds: str, say: Callable[[str], None]
+    settings: dict[str, str], profile: str, overrides: dict[str, Any], question: dict[str, str], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Trigger a run of `effir_frontier` and follow it to its end: {dag_run_id, page, report, rows, failed, phases}.
+    """Trigger a run of `effir_frontier` and follow it to its end: {dag_run_id, page, report, rows, contrasts, failed, phases}.
+
+    question: variants, seeds and contrasts, as the form takes them.
 
     Raises BadInput or EffirError with the sentence of the phase that failed; an arm that failed is no failure of the run.
     """
-    asked = {"profile": profile, "variants": variants, "seeds": seeds} | overrides
-    follower = _followed(settings, FRONTIER, asked, say)
+    follower = _followed(settings, FRONTIER, {"profile": profile} | question | overrides, say)
     told = follower.airflow.xcom(FRONTIER, follower.run_id, "frontier")["output"]
     page = run_page(follower.airflow.url, follower.run_id, FRONTIER)
     return {"dag_run_id": follower.run_id, "page": page, **told, "phases": follower.phases()}

@@ -1,0 +1,108 @@
+"""The paper's experiments as named studies: the arms that answer a question, and which of them to compare.
+
+A study is a frontier (`effir.arms` says how arms are written) whose variants are chosen by the experiment. Layers are counted for
+models of about 30; the paper's have 32.
+"""
+
+from dataclasses import dataclass
+
+from effir.compress.needs import IMPORTANCE, NEURONS
+from effir.errors import BadInput
+
+UNTRAINED = "cut=reference:steps=0"
+
+
+@dataclass(frozen=True)
+class Study:
+    """question: what it asks; published: what the paper reports; arms; contrasts: (before, after) arms whose difference answers it."""
+
+    question: str
+    published: str
+    arms: tuple[str, ...]
+    contrasts: tuple[tuple[str, str], ...]
+
+
+def _each(variants: str, settings: str) -> tuple[str, ...]:
+    return tuple(f"{variant}:{settings}" for variant in variants.split())
+
+
+def _from(first: str, *others: str) -> tuple[tuple[str, str], ...]:
+    return tuple((first, other) for other in others)
+
+
+STUDIES: dict[str, Study] = {
+    "layer-sensitivity": Study(
+        "Which sub-layers does a fine-tuned retriever miss when they are dropped and nothing is trained after?",
+        "E5-Mistral: 59.1 whole; 8M 57.2, 8A 54.3, 8B 23.8; 16M 24.7, 16B 12.9, 16A 2.7 (Table 1).",
+        _each("8A 16A 8B 16B 8M 16M", UNTRAINED),
+        (*_from(f"8A:{UNTRAINED}", f"8M:{UNTRAINED}"), *_from(f"16A:{UNTRAINED}", f"16M:{UNTRAINED}")),
+    ),
+    "prune-then-finetune": Study(
+        "What do the variants cost once they are fine-tuned like the full-size model?",
+        "Mistral-7B: 56.1 whole; 8M 55.9, 16M 55.3, 8B 54.5, 8A 53.8, 16A 53.7, 16M8A 53.7, 20M 53.7, 24M 53.2, last16B 53.0, "
+        "16B 52.6 (Table 2).",
+        ("8A", "16A", "8B", "16B", "last16B", "8M", "16M", "20M", "24M", "16M8A"),
+        (*_from("8A", "8M"), *_from("16A", "16M"), *_from("last16B", "16B", "16M", "20M")),
+    ),
+    "coarse-to-fine": Study(
+        "Is it better to drop some MLPs and narrow the others than to drop more of them?",
+        "Mistral-7B: 16M 55.3, 16M-30% 54.3 against 20M 53.7 and 24M 53.2 (Figure 3).",
+        ("16M", "16M-10%", "16M-20%", "16M-30%", "20M", "24M"),
+        (*_from("20M", "16M-30%"), *_from("24M", "16M-30%")),
+    ),
+    "importance-metrics": Study(
+        "Which measure finds the sub-layers that can go?",
+        "Cosine; l2 is mentioned, without figures.",
+        (*(f"8M:importance_measure={name}" for name in IMPORTANCE), *(f"8A:importance_measure={name}" for name in IMPORTANCE), "last8M"),
+        (
+            *_from("8M:importance_measure=random", *(f"8M:importance_measure={name}" for name in IMPORTANCE if name != "random")),
+            *_from("8A:importance_measure=random", *(f"8A:importance_measure={name}" for name in IMPORTANCE if name != "random")),
+        ),
+    ),
+    "neuron-scores": Study(
+        "Which score finds the neurons that can go?",
+        "Self-slimming; no other score is compared.",
+        tuple(f"-30%:neuron_score={name}" for name in NEURONS),
+        _from("-30%:neuron_score=random", *(f"-30%:neuron_score={name}" for name in NEURONS if name != "random")),
+    ),
+    "seed-spread": Study(
+        "How far apart are two runs that differ in nothing but their seed?",
+        "One run of each; no spread is given.",
+        ("full", "8M", "8A", "last8B"),
+        (("8A", "8M"), ("last8B", "8M")),
+    ),
+    "healing": Study(
+        "What do regression onto the full-size reference and the teacher's KL bring, each on its own?",
+        "KL from a reranker throughout; no ablation.",
+        tuple(
+            f"8M:{one}"
+            for one in ("regression_weight=0:kl_weight=0", "regression_weight=5:kl_weight=0", "regression_weight=0:kl_weight=0.2")
+        ),
+        _from("8M:regression_weight=0:kl_weight=0", "8M:regression_weight=5:kl_weight=0", "8M:regression_weight=0:kl_weight=0.2"),
+    ),
+    "calibration-size": Study(
+        "How much calibration text does the order of the layers need?",
+        "256 samples of C4, without a comparison.",
+        tuple(f"8M:calibration_samples={count}" for count in (8, 32, 128)),
+        _from("8M:calibration_samples=128", "8M:calibration_samples=8"),
+    ),
+    "pooling": Study(
+        "Is a mean-pooling retriever less hurt by dropping attention than a last-token one?",
+        "Yes (A.8).",
+        tuple(f"{variant}:pooling={pooling}" for variant in ("8A", "8M") for pooling in ("mean", "last")),
+        (("8A:pooling=last", "8A:pooling=mean"), ("8M:pooling=last", "8M:pooling=mean")),
+    ),
+    "attention-or-mlp": Study(
+        "At equal parameters, and at equal operations, is it attention, MLPs or whole blocks that should go?",
+        "MLPs at every size, for Mistral-7B (Tables 1 and 2).",
+        ("8A", "15A", "5M", "8M", "last4B", "last8B", "-30%"),
+        (("5M", "15A"), ("8M", "last8B"), ("8M", "-30%")),
+    ),
+}
+
+
+def find(name: str) -> Study:
+    """The study of this name. Raises BadInput, listing them, if there is none."""
+    if name not in STUDIES:
+        raise BadInput(f"there is no study {name!r}; choose one of: {', '.join(STUDIES)}")
+    return STUDIES[name]

@@ -1,0 +1,74 @@
+"""A frontier on a tiny model, through real S3, MLflow and Airflow, as a person starts it."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effir.services.store import Store
+
+VARIANTS = "1A,1M,full:neuron_score=magnitude:target_parameters={},1M:cut=reference:steps=0"
+SHARED = {"prepare", "teacher", "finetune", "importance"}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a tiny frontier is made from."""
+    given = importlib.util.spec_from_file_location("tiny", Path(__file__).parent / "tiny.py")
+    module = importlib.util.module_from_spec(given)
+    given.loader.exec_module(module)
+    found = module.overrides(tmp_path_factory.mktemp("tiny"), name="tiny-frontier", reference_steps=4, speed_seconds=0.5)
+    return {name: value for name, value in found.items() if value is not None and name not in {"variant", "keep_ratio"}}
+
+
+def frontier(home: Path, overrides: dict[str, Any], variants: str) -> tuple[int, dict[str, Any], str]:
+    """(exit code, what last-frontier.json holds, what was said) of `effir frontier`."""
+    settings = [part for name, value in overrides.items() for part in ("--set", f"{name}={value}")]
+    command = [sys.executable, "-m", "effir.cli", "frontier", "--profile", "demo", "--variants", variants, *settings]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EFFIR_HOME", str(home))
+        patch.delenv("EFFIR_AIRFLOW_URL", raising=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    assert done.returncode in {0, 1} and "effir: " not in done.stderr, done.stderr[-3000:]
+    return done.returncode, json.loads((home / "last-frontier.json").read_text()), done.stdout
+
+
+@pytest.fixture(scope="module")
+def first(stack_home: Path, tiny: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
+    """A frontier with four arms, one of which cannot be: no cut leaves so few parameters."""
+    return frontier(stack_home, tiny, VARIANTS.format(1))
+
+
+@pytest.mark.timeout(1800)
+def test_an_arm_that_fails_does_not_sink_the_others(first: tuple[int, dict[str, Any], str], stack: Any) -> None:
+    code, found, said = first
+    assert code == 1
+    assert found["failed"] == [{"arm": VARIANTS.format(1).split(",")[2], "seed": 0}]
+    assert stack.airflow.run("effir_frontier", found["dag_run_id"])["state"] == "success"
+    rows = {row["arm"]: row for row in found["rows"]}
+    assert list(rows) == ["base", "bm25", "minilm", "reference", "1A", "1M", "1M:cut=reference:steps=0"]
+    for name in ("1A", "1M"):
+        assert rows[name]["parameters"] < rows["reference"]["parameters"]
+        assert rows[name]["interval"][0] <= rows[name]["difference"] <= rows[name]["interval"][1]
+        assert rows[name]["speedup"]["document"][0] > 0
+        assert name in said
+    assert rows["base"]["speedup"] == {}
+    page = Store().get_bytes(found["report"]).decode()
+    assert all(name in page for name in rows)
+
+
+@pytest.mark.timeout(1800)
+def test_changing_one_arm_recomputes_that_arm_alone(
+    first: tuple[int, dict[str, Any], str], stack_home: Path, tiny: dict[str, Any], stack: Any
+) -> None:
+    size = next(row["parameters"] for row in first[1]["rows"] if row["arm"] == "reference")
+    code, found, _ = frontier(stack_home, tiny, VARIANTS.format(round(0.9 * size)))
+    assert code == 0 and not found["failed"]
+    computed = [phase for phase in found["phases"] if not phase["cached"] and phase["name"].split()[0] not in {"arms", "frontier"}]
+    assert computed and all("target_parameters" in phase["name"] for phase in computed), computed
+    chosen = next(row for row in found["rows"] if "target_parameters" in row["arm"])
+    assert chosen["parameters"] <= 0.9 * size
