@@ -165,6 +165,9 @@ class RunSpec(BaseModel):
     regression_weight: float = field(
         0.0, "Fine-tune", "Weight of the regression of the candidate onto the reference's embeddings.", ge=0, le=1000
     )
+    ranking_weight: float = field(
+        0.0, "Fine-tune", "Weight of KL from the reference's ranking of the batch's documents to the candidate's.", ge=0, le=1000
+    )
 
     # Evaluation
     shard_documents: int = field(50_000, "Evaluate", "Documents per encode task.", ge=10, le=10_000_000)

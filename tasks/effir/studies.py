@@ -10,6 +10,7 @@ from effir.compress.needs import IMPORTANCE, NEURONS
 from effir.errors import BadInput
 
 UNTRAINED = "cut=reference:steps=0"
+HEALED = tuple(f"8M:regression_weight={regression}:ranking_weight={ranking}" for regression in (0, 5) for ranking in (0, 1))
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ STUDIES: dict[str, Study] = {
         (("8A", "8M"), ("last8B", "8M")),
     ),
     "healing": Study(
-        "What do regression onto the full-size reference and the teacher's KL bring, each on its own?",
+        "What do regression onto the full-size reference and KL from its ranking bring, each on its own and together?",
         "KL from a reranker throughout; no ablation.",
         tuple(
             f"8M:{one}"

@@ -63,6 +63,19 @@ def test_distillation_survives_a_wide_spread_of_scores():
     assert similarity.grad.abs().min() > 0
 
 
+def test_ranking_is_kl_between_the_two_rankings_of_the_whole_batch():
+    queries, documents, other_queries, other_documents = unit(2, 8, 2), unit(6, 8, 3), unit(2, 8, 4), unit(6, 8, 5)
+    expected = 0.0
+    for row in range(2):
+        goal = np.exp((other_queries[row] @ other_documents.T).numpy() / 0.1)
+        student = np.exp((queries[row] @ documents.T).numpy() / 0.1)
+        goal, student = goal / goal.sum(), student / student.sum()
+        expected += (goal * np.log(goal / student)).sum() / 2
+    found = losses.ranking(queries @ documents.T, other_queries @ other_documents.T, 0.1)
+    assert np.isclose(float(found), expected, rtol=1e-10)
+    assert float(losses.ranking(queries @ documents.T, queries @ documents.T, 0.1)) == pytest.approx(0, abs=1e-12)
+
+
 def test_regression_is_two_minus_two_cosines():
     first, second = unit(5, 8, 4), unit(5, 8, 5)
     assert torch.isclose(losses.regression(first, second), (2 - 2 * (first * second).sum(1)).mean())
@@ -73,8 +86,8 @@ def test_the_total_adds_what_was_asked_for():
     batch = batch_of(2, 2)
     batch.teacher = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     batch.query_target, batch.document_target = unit(2, 8, 8), unit(4, 8, 9)
-    loss, parts = losses.total(queries, documents, batch, Weights(0.02, 1.0, kl=0.5, regression=2.0))
-    assert np.isclose(float(loss), parts["info_nce"] + 0.5 * parts["kl"] + 2 * parts["regression"])
+    loss, parts = losses.total(queries, documents, batch, Weights(0.02, 1.0, kl=0.5, regression=2.0, ranking=3.0))
+    assert np.isclose(float(loss), parts["info_nce"] + 0.5 * parts["kl"] + 2 * parts["regression"] + 3 * parts["ranking"])
     alone, parts = losses.total(queries, documents, batch, Weights())
     assert float(alone) == parts["info_nce"] == parts["loss"]
 

@@ -8,11 +8,12 @@ from effir.spec import RunSpec
 
 FIELDS = (
     "steps", "reference_steps", "batch", "micro_batch", "learning_rate", "warmup_steps", "temperature", "lora_rank", "lora_alpha",
-    "lora_dropout", "weight_decay", "checkpoint_every", "teacher_temperature", "kl_weight", "regression_weight", "hard_negatives",
+    "lora_dropout", "weight_decay", "checkpoint_every", "teacher_temperature", "kl_weight", "regression_weight", "ranking_weight",
+    "hard_negatives",
     "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens", "max_training_tokens",
     "batch_tokens", "dtype", "seed",
 )  # fmt: skip
-OTHERS = {"reference": {"steps", "regression_weight"}, "candidate": {"reference_steps"}}
+OTHERS = {"reference": {"steps", "regression_weight", "ranking_weight"}, "candidate": {"reference_steps"}}
 
 
 def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
@@ -65,7 +66,14 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, flo
     training = examples.load(job.folder("training"))
     plan = plans.lay_out(training, spec.batch, steps, spec.hard_negatives, spec.seed)
     texts = plans.tokenise(encoder, training, plan)
-    weights = Weights(spec.temperature, spec.teacher_temperature, spec.kl_weight, spec.regression_weight if job.has("reference") else 0.0)
+    heals = job.has("reference")
+    weights = Weights(
+        spec.temperature,
+        spec.teacher_temperature,
+        spec.kl_weight,
+        spec.regression_weight if heals else 0.0,
+        spec.ranking_weight if heals else 0.0,
+    )
     step = Contrastive(
         encoder, texts, plan, weights, teacher=_teacher(job), targets=_targets(job, texts, weights, encoder.device),
         micro_batch=spec.micro_batch, batch_tokens=spec.batch_tokens, mixed=spec.dtype == "bfloat16",
@@ -102,7 +110,7 @@ def _teacher(job: Job) -> dict[str, dict[str, float]] | None:
 
 
 def _targets(job: Job, texts: Any, weights: Any, device: str) -> Any:
-    if not weights.regression:
+    if not weights.regression and not weights.ranking:
         return None
     from effir.export.loading import load_encoder
     from effir.phases.compute import dtype_of

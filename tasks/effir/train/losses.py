@@ -1,4 +1,4 @@
-"""The losses that no library combines: InfoNCE with masked in-batch negatives, KL from a teacher, regression onto a reference."""
+"""The losses that no library combines: InfoNCE with masked in-batch negatives, KL from a teacher or a reference, and regression."""
 
 from dataclasses import dataclass
 
@@ -31,6 +31,7 @@ class Weights:
     teacher_temperature: float = 1.0
     kl: float = 0.0
     regression: float = 0.0
+    ranking: float = 0.0
 
 
 def total(queries: torch.Tensor, documents: torch.Tensor, batch: Batch, weights: Weights) -> tuple[torch.Tensor, dict[str, float]]:
@@ -50,6 +51,10 @@ def total(queries: torch.Tensor, documents: torch.Tensor, batch: Batch, weights:
         distance = regression(queries, batch.query_target) + regression(documents, batch.document_target)
         parts["regression"] = distance.item()
         loss = loss + weights.regression * distance
+    if weights.ranking and batch.query_target is not None and batch.document_target is not None:
+        order = ranking(similarity, batch.query_target @ batch.document_target.T, weights.temperature)
+        parts["ranking"] = order.item()
+        loss = loss + weights.ranking * order
     return loss, parts | {"loss": loss.item()}
 
 
@@ -79,6 +84,16 @@ def distillation(similarity: torch.Tensor, own: torch.Tensor, teacher: torch.Ten
 def regression(vectors: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean squared distance of unit vectors: 2 - 2 cos. (n, d), (n, d) → scalar."""
     return (vectors - target.to(vectors.dtype)).pow(2).sum(1).mean()
+
+
+def ranking(similarity: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL(reference || student) over all documents of the batch, both at one temperature. (q, n), (q, n) → scalar.
+
+    What the reference thinks of every document, relevant or not: nothing is blocked.
+    """
+    student = F.log_softmax(similarity / temperature, dim=1)
+    goal = F.log_softmax(target.to(student.dtype) / temperature, dim=1)
+    return F.kl_div(student, goal, reduction="batchmean", log_target=True)
 
 
 def group_entropy(teacher: torch.Tensor, temperature: float) -> torch.Tensor:
