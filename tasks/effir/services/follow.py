@@ -16,7 +16,7 @@ COMPRESS = "effir_compress"
 FRONTIER = "effir_frontier"
 OVER = {"success", "failed", "skipped", "upstream_failed", "removed"}
 READ_SECONDS = 60
-POLL_SECONDS = 1.0
+POLL_SECONDS = 2.0
 NEWS_SECONDS = 15.0
 PATIENCE = 10
 
