@@ -89,7 +89,7 @@ def compress(dag_id: str, schedule: Any = None, profile: str = "demo", overrides
 
         calls = encode_calls(begun, prepared, reference, candidate)
         encoded = {"encodes": mapped_phase("encode", calls, map_index_template=LABEL, **COMPUTES)}
-        evaluated = phase("evaluate", inputs=encoded | collections, **COMPUTES)
+        evaluated = phase("evaluate", inputs=encoded | collections)
         timed = phase("speed", inputs=models | collections, **COMPUTES)
         verified = phase("verify", inputs=encoded | collections | {"candidate": candidate}, only="candidate", **COMPUTES)
 
