@@ -13,6 +13,7 @@ from effir import cli
 from effir.errors import BadInput, EffirError, OutOfReach, Stopped
 from effir.services.store import Store
 from effir.spec import RunSpec, profile_names
+from effir.studies import STUDIES
 
 
 def effir(*arguments: str, text: str | None = None, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -32,11 +33,27 @@ def sentence(done: "subprocess.CompletedProcess[str]") -> str:
 
 def test_help_names_every_command() -> None:
     said = effir("--help").stdout
-    for command in ("up", "down", "status", "env", "run", "demo", "plan", "phase", "encode", "verify", "profiles", "spec"):
+    for command in (
+        "up",
+        "down",
+        "status",
+        "env",
+        "run",
+        "demo",
+        "frontier",
+        "study",
+        "plan",
+        "phase",
+        "encode",
+        "verify",
+        "profiles",
+        "spec",
+    ):
         assert f"\n  {command}" in said, command
 
 
 def test_what_there_is_to_choose_from() -> None:
+    assert [line.split()[0] for line in effir("study").stdout.splitlines()] == list(STUDIES)
     assert effir("profiles").stdout.split() == profile_names()
     assert json.loads(effir("spec", "--schema").stdout)["profiles"] == profile_names()
     assert json.loads(effir("spec").stdout) == RunSpec().model_dump()
@@ -57,6 +74,13 @@ def test_what_there_is_to_choose_from() -> None:
         (["plan", "--base", "llama-2-7b", "--profile", "demo"], "--profile and --base exclude each other"),
         (["plan", "--speedup", "2", "--variant", "8A"], "--speedup and --parameters choose the cut themselves: leave out variant"),
         (["plan", "--base", "smollm2-135m", "--parameters", "9"], "9 parameters are out of reach: "),
+        (["run", "--set", "target_speedup=0.5"], "target_speedup: "),
+        (["run", "--set", "target_speedup=2", "--set", "variant=8M"], "a target chooses what is cut: "),
+        (["frontier", "--variants", "8X"], "the arm '8X': variant '8X' does not parse: write "),
+        (["frontier", "--variants", "8M", "--seeds", ""], "seeds is empty: "),
+        (["frontier", "--variants", "8M"], "no stack runs in "),
+        (["study", "guesswork"], "there is no study 'guesswork'; choose one of: "),
+        (["study", "layer-sensitivity", "--profile", "demo"], "no stack runs in "),
         (["status"], "no stack runs in "),
         (["env"], "no stack runs in "),
         (["run"], "no stack runs in "),

@@ -141,18 +141,21 @@ def study(
     found = studies.find(name)
     pairs = ", ".join(f"{before} vs {after}" for before, after in found.contrasts)
     question = {"variants": ",".join(found.arms), "seeds": seeds, "contrasts": pairs}
-    _say(f"{found.question}\nPublished: {found.published}")
-    sys.exit(_frontier(profile, overrides_of(profile, assignments or []), question, as_json))
+    told = f"{found.question}\nPublished: {found.published}"
+    sys.exit(_frontier(profile, overrides_of(profile, assignments or []), question, as_json, told))
 
 
-def _frontier(profile: str, given: dict[str, Any], question: dict[str, str], as_json: bool) -> int:
+def _frontier(profile: str, given: dict[str, Any], question: dict[str, str], as_json: bool, opening: str = "") -> int:
     from effir import arms, tables
     from effir.services import follow, local
     from effir.services.store import Store
     from effir.spec import resolve
 
     arms.arms(resolve(profile, given), question["variants"], question["seeds"])
-    outcome = follow.frontier(local.connect(), profile, given, question, say=_say)
+    settings = local.connect()
+    if opening:
+        _say(opening)
+    outcome = follow.frontier(settings, profile, given, question, say=_say)
     home = local.home()
     home.mkdir(parents=True, exist_ok=True)
     (home / "last-frontier.json").write_text(json.dumps(outcome, indent=1) + "\n")
