@@ -28,13 +28,12 @@ def frontier(rows: list[dict[str, Any]], contrasts: list[dict[str, Any]], consol
     for column in ("arm", *rows[0]["quality"], "mean", "difference", "95% interval", "query", "document", "95% interval", "M params"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for row in rows:
-        low, high = row["interval"] or (None, None)
         document = row["speedup"].get("document")
         table.add_row(
             row["arm"] + (" *" if row["best"] else ""),
             *(f"{100 * value:.1f}" for value in (*row["quality"].values(), row["mean"])),
             "–" if row["difference"] is None else f"{100 * row['difference']:+.1f}",
-            "–" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}",
+            "–" if not row["interval"] else "{:+.1f} to {:+.1f}".format(*(100 * end for end in row["interval"])),
             f"{row['speedup']['query'][0]:.2f}×" if document else "–",
             f"{document[0]:.2f}×" if document else "–",
             f"{document[1]:.2f} to {document[2]:.2f}" if document else "–",
