@@ -147,13 +147,13 @@ def pick(name: str, value: Any, only: str = "") -> Any:
     """The manifest URI that an input called `name` stands for: the part of that name, or the whole artifact; lists likewise."""
     if isinstance(value, str):
         return value
+    if not isinstance(value, dict):
+        return [one if isinstance(one, str) else one["manifest"] for one in value if not only or one["arguments"]["model"] == only]
     if name == "champion":
         return (value["output"]["champion"] or {}).get("manifest")
     if name == "collections":
         return [value["parts"][one] for one in value["output"]["collections"]]
-    if isinstance(value, dict):
-        return value["parts"].get(name) or value["manifest"]
-    return [one["manifest"] for one in value if not only or one["arguments"]["model"] == only]
+    return value["parts"].get(name) or value["manifest"]
 
 
 def summaries(value: Any) -> list[dict[str, Any]]:

@@ -166,7 +166,8 @@ def _frontier(profile: str, given: dict[str, Any], question: dict[str, str], as_
         tables.frontier(outcome["rows"], outcome["contrasts"])
     _say(f"the picture: {home / 'last-frontier.html'}; the run: {outcome['page']}")
     for one in outcome["failed"]:
-        _say(f"{one['arm']} with seed {one['seed']} has no result; its task's log in Airflow says why")
+        seed = "" if one["seed"] is None else f" with seed {one['seed']}"
+        _say(f"{one['arm']}{seed} has no result; its task's log in Airflow says why")
     return EffirError.exit_code if outcome["failed"] else 0
 
 

@@ -96,11 +96,12 @@ def test_what_an_input_stands_for(parse_dags: Callable[..., Any]) -> None:
     print(json.dumps([
         launch.pick("base", prepared), launch.pick("prepare", prepared), launch.pick("collections", prepared), launch.pick("base", "s3://x"),
         launch.pick("champion", begun), launch.pick("champion", crowned), launch.pick("encodes", encoded),
-        launch.pick("encodes", encoded, "candidate"),
+        launch.pick("encodes", encoded, "candidate"), launch.pick("collections", ["s3://c"]),
     ]))
     """
     assert parse_dags(textwrap.dedent(script)) == [
         "s3://b", "s3://p", ["s3://c"], "s3://x", None, "s3://old", ["s3://base", "s3://candidate"], ["s3://candidate"],
+        ["s3://c"],
     ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from effir.services import registry
 from effir.spec import RunSpec
 
 FRESH = True
+LANDMARKS = ("base", "bm25", "minilm")
 FIELDS = tuple(RunSpec.model_fields)
 
 
@@ -27,8 +28,9 @@ def run(job: Job) -> dict[str, Any]:
         raise EffirError("no arm was assessed: all of them failed; the first failed task's log says why")
     begun = job.arguments["begun"]
     wanted = [(one["name"], one["seed"]) for one in begun["output"]["arms"]]
+    beside = [(name, None) for name in LANDMARKS] + [("reference", one["caption"]["seed"]) for one in begun["output"]["references"]]
     there = {(entry.arm, entry.seed) for entry in entries}
-    failed = [{"arm": name, "seed": seed} for name, seed in wanted if (name, seed) not in there]
+    failed = [{"arm": name, "seed": seed} for name, seed in [*beside, *wanted] if (name, seed) not in there]
     limits = limits_of(job.spec)
     table = rows(entries, limits)
     pairs = contrasts(entries, contrast_list(begun["output"]["contrasts"], {name for name, _ in wanted}), limits)
@@ -41,7 +43,7 @@ def run(job: Job) -> dict[str, Any]:
     (job.out / "frontier.csv").write_text(_csv(table))
     (job.out / "frontier.html").write_text(render(table, pairs, failed, job.spec, created), encoding="utf-8")
     for one in failed:
-        job.warn(f"{one['arm']} with seed {one['seed']} has no result; its tasks' logs say why")
+        job.warn(f"{one['arm']} (seed {one['seed']}) has no result; its tasks' logs say why")
     if run_id := job.run.get("mlflow_run_id"):
         for name in ("frontier.html", "frontier.csv", "frontier.json"):
             registry.log_artifact(run_id, job.out / name, job.store)
