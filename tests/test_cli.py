@@ -12,7 +12,7 @@ import pytest
 from effir import cli
 from effir.errors import BadInput, EffirError, OutOfReach, Stopped
 from effir.services.store import Store
-from effir.spec import RunSpec, profile_names
+from effir.spec import RunSpec, profile_names, resolve
 from effir.studies import STUDIES
 
 
@@ -110,7 +110,7 @@ def test_a_plan_is_of_the_recipe_and_what_is_set() -> None:
     found = json.loads(effir("plan", "--set", "variant=last8M-50%u", "--multiple", "512", "--json").stdout)
     assert found["base"] == "smollm2-135m-instruct"
     assert found["widths"]["layers"] == [512] * 22 + [0] * 8
-    assert (found["width_multiple"], found["document_tokens"]) == (512, 64)
+    assert (found["width_multiple"], found["document_tokens"]) == (512, resolve("demo").max_document_tokens)
     chosen = json.loads(effir("plan", "--base", "smollm2-135m", "--speedup", "1.5", "--set", "max_document_tokens=99", "--json").stdout)
     assert 1.5 <= chosen["predicted_speedup"] == chosen["flop_bound_document"]
     assert (chosen["width_multiple"], chosen["document_tokens"]) == (64, 99)
