@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from effir.errors import BadInput, EffirError
+from effir.errors import BadInput, OutOfReach
 from effir.services.airflow import Airflow
 from effir.spec import RunSpec
 
@@ -84,6 +84,6 @@ def test_a_wrong_password_is_said(stack: Any) -> None:
 
 
 def test_nothing_answers() -> None:
-    with pytest.raises(EffirError, match=r"Airflow at http://127\.0\.0\.1:9 is not reachable") as caught:
+    with pytest.raises(OutOfReach, match=r"Airflow at http://127\.0\.0\.1:9 is not reachable") as caught:
         Airflow("http://127.0.0.1:9", "admin", "").dag("effir_compress")
-    assert type(caught.value) is EffirError
+    assert type(caught.value) is OutOfReach

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from effir.errors import BadInput, EffirError
+from effir.errors import BadInput, EffirError, OutOfReach
 from effir.manifest import MANIFEST, Manifest, sha256_of
 from effir.services.store import Store, split
 
@@ -122,7 +122,7 @@ def test_a_damaged_download_leaves_nothing(store: Store, folder: Path, tmp_path:
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, BadInput, "S3 refused .*check AWS_ACCESS_KEY_ID"),
         ({"AWS_ACCESS_KEY_ID": "nobody"}, BadInput, "S3 refused .*check AWS_ACCESS_KEY_ID"),
-        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, EffirError, "S3 at http://127.0.0.1:9 is not reachable"),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, OutOfReach, "S3 at http://127.0.0.1:9 is not reachable"),
     ],
 )
 def test_what_is_wrong_with_s3_is_said(
@@ -165,7 +165,7 @@ def test_a_full_disk_is_said(store: Store, tmp_path: Path) -> None:
     script = """
 import json, sys
 from pathlib import Path
-from effir.errors import EffirError
+from effir.errors import EffirError, OutOfReach
 from effir.manifest import File
 from effir.services.store import Store
 files = {name: File(**file) for name, file in json.loads(sys.argv[2]).items()}
