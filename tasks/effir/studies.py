@@ -75,11 +75,8 @@ STUDIES: dict[str, Study] = {
     "healing": Study(
         "What do regression onto the full-size reference and KL from its ranking bring, each on its own and together?",
         "KL from a reranker throughout; no ablation.",
-        tuple(
-            f"8M:{one}"
-            for one in ("regression_weight=0:kl_weight=0", "regression_weight=5:kl_weight=0", "regression_weight=0:kl_weight=0.2")
-        ),
-        _from("8M:regression_weight=0:kl_weight=0", "8M:regression_weight=5:kl_weight=0", "8M:regression_weight=0:kl_weight=0.2"),
+        HEALED,
+        _from(*HEALED),
     ),
     "calibration-size": Study(
         "How much calibration text does the order of the layers need?",
