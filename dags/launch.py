@@ -34,7 +34,7 @@ class Phase(BaseOperator):
 
     inputs:    name → result of an earlier phase, a list of them, or a manifest URI
     spec:      another spec than the one that the first phase made
-    caption:     what people tell the executions of a mapped phase apart by; the cache does not care
+    caption:   what people tell the executions of a mapped phase apart by; the cache does not care
     only:      of a list of results, the model whose results are meant
     summarise: tell the phase, as its argument `phases`, how those before it went
     """

@@ -99,15 +99,10 @@ def _widths(full: Sequence[int], spec: RunSpec) -> list[int]:
         return list(full)
     whole = np.array(full)
     if spec.width_rule == grammar.UNIFORM:
-        return [_nearest(width, spec.keep_ratio, spec.width_multiple) for width in full]
+        return [int(one) for one in widths.uniform_widths(whole, spec.keep_ratio, spec.width_multiple)]
     target = round(spec.keep_ratio * whole.sum())
     ends = np.round(np.cumsum(whole) * target / whole.sum()).astype(int)
     return [int(one) for one in widths.round_widths(np.diff(ends, prepend=0), whole, spec.width_multiple, target)]
-
-
-def _nearest(full: int, keep_ratio: float, multiple: int) -> int:
-    """The multiple, or the full width, that is nearest to the share; never 0."""
-    return min([*range(multiple, full, multiple), full], key=lambda width: abs(width - keep_ratio * full))
 
 
 def _facts(spec: RunSpec, backbone: Backbone, attention: Collection[int], left: Sequence[int], known: bool, ranked: bool) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import pytest
 from effir.services.store import Store
 
 VARIANTS = "1A,1M,full:neuron_score=magnitude:target_parameters={},1M:cut=reference:steps=0"
-SHARED = {"prepare", "teacher", "finetune", "importance"}
 
 
 @pytest.fixture(scope="module")

@@ -76,9 +76,7 @@ def masked(similarity: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 def distillation(similarity: torch.Tensor, own: torch.Tensor, teacher: torch.Tensor, weights: Weights) -> torch.Tensor:
     """KL(teacher || student) over each query's own group; no T² factor. similarity (q, n), own and teacher (q, g) → scalar."""
-    student = F.log_softmax(similarity.gather(1, own) / weights.temperature, dim=1)
-    target = F.log_softmax(teacher.to(student.dtype) / weights.teacher_temperature, dim=1)
-    return F.kl_div(student, target, reduction="batchmean", log_target=True)
+    return _divergence(similarity.gather(1, own) / weights.temperature, teacher.to(similarity.dtype) / weights.teacher_temperature)
 
 
 def regression(vectors: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -91,9 +89,12 @@ def ranking(similarity: torch.Tensor, target: torch.Tensor, temperature: float) 
 
     What the reference thinks of every document, relevant or not: nothing is blocked.
     """
-    student = F.log_softmax(similarity / temperature, dim=1)
-    goal = F.log_softmax(target.to(student.dtype) / temperature, dim=1)
-    return F.kl_div(student, goal, reduction="batchmean", log_target=True)
+    return _divergence(similarity / temperature, target.to(similarity.dtype) / temperature)
+
+
+def _divergence(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """KL(softmax of the target || softmax of the student), mean over rows. (q, n), (q, n) → scalar."""
+    return F.kl_div(F.log_softmax(student, dim=1), F.log_softmax(target, dim=1), reduction="batchmean", log_target=True)
 
 
 def group_entropy(teacher: torch.Tensor, temperature: float) -> torch.Tensor:
