@@ -66,11 +66,13 @@ class Task(types.SimpleNamespace):
     def xcom_pull(self, task_ids):
         return {"output": {"spec": {"seed": 7}, "mlflow_run_id": "m"}}
 
+DAG = f"effir_test_{os.getpid()}"
+
 def context(task_id="depth", map_index=-1, try_number=1, rescheduled=0):
     began = datetime.datetime.now(datetime.UTC)
-    ti = Task(dag_id="effir_compress", task_id=task_id, map_index=map_index, try_number=try_number, start_date=began, pushed={})
+    ti = Task(dag_id=DAG, task_id=task_id, map_index=map_index, try_number=try_number, start_date=began, pushed={})
     return {
-        "ti": ti, "run_id": "manual__2026-10-01T00:00:00+00:00", "dag": types.SimpleNamespace(dag_id="effir_compress"),
+        "ti": ti, "run_id": "manual__2026-10-01T00:00:00+00:00", "dag": types.SimpleNamespace(dag_id=DAG),
         "task_state_store": Store(), "task_reschedule_count": rescheduled,
     }
 """
