@@ -65,7 +65,7 @@ def engine() -> Iterator[Engine]:
         return
     folder = Path(tempfile.mkdtemp(prefix="effir-engine-"))
     try:
-        done = subprocess.run([ROOT / "docker" / "engine", "up", folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([ROOT / "docker" / "engine", "up", folder], capture_output=True, text=True)
         print(done.stderr, file=sys.stderr)
         if done.returncode == 2:
             pytest.skip(f"NO DOCKER ENGINE HERE, nothing is tested in containers: {done.stderr.splitlines()[-1]}")
@@ -98,7 +98,7 @@ def images(engine: Engine, context: Path) -> Iterator[dict[str, str]]:
     """The images task, airflow and mlflow by these names, built under names of the session's own."""
     place = f"effir-test-{os.getpid()}/"
     settings = os.environ | {"REPOSITORY": place, "REVISION": REVISION}
-    done = subprocess.run([context / "docker" / "build"], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([context / "docker" / "build"], env=settings, capture_output=True, text=True)
     print(done.stdout, file=sys.stderr)
     assert done.returncode == 0, done.stderr[-5000:]
     tags = [line.split()[0] for line in done.stdout.splitlines()]
