@@ -30,7 +30,7 @@
   | toPrettyJson -}}
 {{- end }}
 
-{{/* The part that is the same for every phase; the runner adds image, command, variables, resources, GPUs, /dev/shm and nodes. */}}
+{{/* What the runner does not set by itself: it adds image, command, variables, resources, volumes for /tmp and /dev/shm, and nodes. */}}
 {{- define "effir.podTemplate" -}}
 apiVersion: v1
 kind: Pod
@@ -75,18 +75,13 @@ spec:
           ephemeral-storage: {{ .disk }}
         limits: *resources
       {{- end }}
-      env:
-        - {name: HOME, value: /tmp}
+      {{- with .Values.task.data }}
+      {{- if .existingClaim }}
       volumeMounts:
-        - {name: tmp, mountPath: /tmp}
-        {{- if .Values.task.data.existingClaim }}
-        - {name: data, mountPath: {{ .Values.task.data.mountPath }}, readOnly: true}
-        {{- end }}
+        - {name: data, mountPath: {{ .mountPath }}, readOnly: true}
   volumes:
-    - name: tmp
-      emptyDir: {}
-    {{- with .Values.task.data.existingClaim }}
     - name: data
-      persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
-    {{- end }}
+      persistentVolumeClaim: {claimName: {{ .existingClaim }}, readOnly: true}
+      {{- end }}
+      {{- end }}
 {{- end }}
