@@ -5,7 +5,7 @@ import kubernetes_validate
 import pytest
 from kubernetes_validate import utils
 
-from .conftest import INSTALLS, NAMESPACE, Chart, containers, pick, pods
+from .installs import INSTALLS, NAMESPACE, Chart, containers, pick, pods
 
 VERSIONS = sorted({version for version in utils.all_versions() if tuple(map(int, version.split(".")))[:2] >= (1, 29)})
 ROLES = {"effir-task", "effir-services"}
@@ -37,7 +37,9 @@ def test_every_manifest_is_valid_in_every_version_of_kubernetes(install: list[di
 
 def test_the_validator_would_notice() -> None:
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"prots": []}}, VERSIONS[-1], strict=True)
+        kubernetes_validate.validate(
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"prots": []}}, VERSIONS[-1], strict=True
+        )
     with pytest.raises(kubernetes_validate.SchemaNotFoundError):
         kubernetes_validate.validate({"apiVersion": "example.com/v1", "kind": "Thing"}, VERSIONS[-1], strict=True)
 

@@ -29,10 +29,18 @@
 
 {{- define "effir.checkPhases" -}}
 {{- $usual := .Values.runner.resources -}}
+{{- $slots := 0 -}}
+{{- range .Values.setup.pools }}{{ if eq .name "compute" }}{{ $slots = int .slots }}{{ end }}{{ end -}}
 {{- range $phase, $own := set (deepCopy .Values.runner.phases) "" dict -}}
-  {{- $wanted := merge (deepCopy $own) $usual -}}
+  {{- $where := ternary (printf "phases.%s" $phase) "resources" (ne $phase "") -}}
+  {{- $wanted := dict -}}
+  {{- range list "gpus" "processes" "nodes" }}{{ $_ := set $wanted . (ternary (get $own .) (get $usual .) (hasKey $own .)) }}{{ end -}}
   {{- if and (gt (int $wanted.gpus) 0) (gt (int $wanted.processes) (int $wanted.gpus)) -}}
-    {{- fail (printf "runner.%s wants %d processes on %d GPUs: at most one a GPU" (ternary (printf "phases.%s" $phase) "resources" (ne $phase "")) (int $wanted.processes) (int $wanted.gpus)) -}}
+    {{- fail (printf "runner.%s wants %d processes on %d GPUs: at most one a GPU" $where (int $wanted.processes) (int $wanted.gpus)) -}}
+  {{- end -}}
+  {{- $takes := mul (int $wanted.gpus) (int $wanted.nodes) -}}
+  {{- if and $.Values.setup.enabled $slots (gt $takes $slots) -}}
+    {{- fail (printf "runner.%s takes %d GPUs, and the pool compute in setup.pools has %d slots: it would wait forever" $where $takes $slots) -}}
   {{- end -}}
 {{- end -}}
 {{- end }}
