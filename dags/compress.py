@@ -4,18 +4,18 @@ Fill in the form: choose a profile, change what you like. Every phase is content
 repeated. The run ends green with a verdict, **promoted** or **rejected**, in `gate`; the page that `report` makes holds the
 tables and pictures. A champion that is new emits the asset `effir/champion`.
 
-`deployments.json` gives more DAGs like this one, on a schedule or on assets: `{name, profile, cron | assets, overrides?}`.
+`deployments.json` gives more DAGs like this one, on a schedule or on assets: `{name, profile, cron | assets, overrides?,
+deadline_hours?}`. A wrong entry is left out, and shows as an import error of `deployments_check.py`.
 """
 
 import datetime
-import json
-import os
-from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Metadata, dag, task
+from airflow.sdk import DAG, Asset, AssetAny, Metadata, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+import alerts
+from deployments import Deployment, deployments
 from form import params
 from launch import mapped_phase, phase
 
@@ -59,12 +59,15 @@ def announce(begun: Any, promoted: Any) -> Any:
     yield Metadata(CHAMPION, model)
 
 
-def compress(dag_id: str, schedule: Any = None, profile: str = "demo", overrides: dict[str, Any] | None = None) -> DAG:
-    """The DAG, on one screen."""
+def compress(
+    dag_id: str, schedule: Any = None, profile: str = "demo", overrides: dict[str, Any] | None = None, hours: float | None = None
+) -> DAG:
+    """The DAG, on one screen. hours: when somebody is told that a run is not over yet."""
 
     @dag(
         dag_id=dag_id, schedule=schedule, params=params(profile, overrides), doc_md=__doc__, tags=["effir"],
         catchup=False, max_active_runs=1, default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
+        on_failure_callback=alerts.failed, deadline=alerts.deadline(hours),
     )  # fmt: skip
     def flow() -> None:
         begun = phase("begin")
@@ -103,12 +106,12 @@ def compress(dag_id: str, schedule: Any = None, profile: str = "demo", overrides
     return flow()
 
 
-def deployments() -> list[dict[str, Any]]:
-    """The entries of deployments.json, or of the file that EFFIR_DEPLOYMENTS names."""
-    return json.loads(Path(os.environ.get("EFFIR_DEPLOYMENTS") or Path(__file__).parent / "deployments.json").read_text())
+def when(one: Deployment) -> Any:
+    """The schedule of a deployment: its cron expression, or a new event of any of its assets, ours or another DAG's."""
+    ours = {each.name: each for each in (BASE, TRAINING)}
+    return one.cron or AssetAny(*(ours.get(name) or Asset.ref(name=name) for name in one.assets))
 
 
 compress("effir_compress")
-for one in deployments():
-    when = one["cron"] if "cron" in one else [asset(name) for name in one["assets"]]
-    compress(f"effir_compress_{one['name']}", when, one["profile"], one.get("overrides"))
+for one in deployments()[0]:
+    compress(f"effir_compress_{one.name}", when(one), one.profile, one.overrides, one.deadline_hours)

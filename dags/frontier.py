@@ -14,6 +14,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, dag, task, task_group
 
+import alerts
 from form import params
 from launch import mapped_phase, phase
 
@@ -89,6 +90,7 @@ def frontier() -> DAG:
     @dag(
         dag_id="effir_frontier", schedule=None, params=QUESTION | params(), doc_md=__doc__, tags=["effir"],
         catchup=False, max_active_runs=1, default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
+        on_failure_callback=alerts.failed,
     )  # fmt: skip
     def flow() -> None:
         asked = {name: f"{{{{ params.{name} or '' }}}}" for name in QUESTION}
