@@ -1,7 +1,8 @@
 """Who is told that a run failed or is late: a line in the log always, and a POST to the HTTP connection `effir_alerts` where there is one.
 
 The connection's host is the address. Its login and password are sent as such, its extra as headers; a password without a login is the
-secret end of the address, as chat services give them out.
+secret end of the address, as chat services give them out. It comes from AIRFLOW_CONN_EFFIR_ALERTS or a secrets backend: Airflow 3.3
+does not let a deadline's callback read the connections in its database (a failure's may).
 """
 
 import datetime
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSecretsBackendAccessDenied
 
 CONNECTION = "effir_alerts"
 PAUSES = (0, 1, 3)
@@ -74,6 +75,9 @@ def post(body: dict[str, Any]) -> None:
     try:
         connection = hook.get_connection(CONNECTION)
     except AirflowNotFoundException:
+        return
+    except AirflowSecretsBackendAccessDenied:
+        log.error("effir: the connection %s cannot be read from Airflow's database here: set AIRFLOW_CONN_EFFIR_ALERTS", CONNECTION)
         return
     secret = connection.password if not connection.login else None
     for pause in PAUSES:
