@@ -17,9 +17,9 @@ from airflow.sdk.exceptions import AirflowSkipException
 import alerts
 from deployments import Deployment, deployments
 from form import params
-from launch import mapped_phase, phase
+from launch import phase
+from pools import computing, mapped_computing, shards_at_once
 
-COMPUTES = {"pool": "compute"}
 LABEL = "{{ task.arguments['model'] }} · {{ task.arguments['collection'] }} · {{ task.arguments['shard'] }}"
 
 
@@ -71,33 +71,31 @@ def compress(
     )  # fmt: skip
     def flow() -> None:
         begun = phase("begin")
-        prepared = phase("prepare", inlets=[TRAINING, BASE], **COMPUTES)
+        prepared = computing("prepare", inlets=[TRAINING, BASE])
         begun >> prepared
         base, training, collections = {"base": prepared}, {"training": prepared}, {"collections": prepared}
         data = training | {"calibration": prepared}
 
-        taught = phase("teacher", inputs=training, **COMPUTES)
-        scored = phase("importance", inputs=base | data, **COMPUTES)
-        dropped = phase("depth", inputs=base | {"importance": scored}, **COMPUTES)
-        slimmed = phase("slim", inputs=base | data | {"depth": dropped}, **COMPUTES)
-        cut = phase("narrow", inputs=base | {"importance": scored, "depth": dropped, "slim": slimmed}, **COMPUTES)
+        taught = computing("teacher", inputs=training)
+        scored = computing("importance", inputs=base | data)
+        dropped = computing("depth", inputs=base | {"importance": scored})
+        slimmed = computing("slim", inputs=base | data | {"depth": dropped})
+        cut = computing("narrow", inputs=base | {"importance": scored, "depth": dropped, "slim": slimmed})
 
         lesson = base | training | {"teacher": taught}
-        reference = phase("finetune", task_id="finetune_reference", inputs=lesson, arguments={"model": "reference"}, **COMPUTES)
+        reference = computing("finetune", task_id="finetune_reference", inputs=lesson, arguments={"model": "reference"})
         heal = lesson | {"narrow": cut, "reference": reference}
-        candidate = phase(
-            "finetune", task_id="finetune_candidate", inputs=heal, arguments={"model": "candidate"}, outlets=[CANDIDATE], **COMPUTES
-        )
+        candidate = computing("finetune", task_id="finetune_candidate", inputs=heal, arguments={"model": "candidate"}, outlets=[CANDIDATE])
         models = {"reference": reference, "candidate": candidate}
 
         calls = encode_calls(begun, prepared, reference, candidate)
-        encoded = {"encodes": mapped_phase("encode", calls, map_index_template=LABEL, **COMPUTES)}
+        encoded = {"encodes": mapped_computing("encode", calls, map_index_template=LABEL, max_active_tis_per_dag=shards_at_once())}
         evaluated = phase("evaluate", inputs=encoded | collections)
-        timed = phase("speed", inputs=models | collections, **COMPUTES)
-        verified = phase("verify", inputs=encoded | collections | {"candidate": candidate}, only="candidate", **COMPUTES)
+        timed = computing("speed", inputs=models | collections)
+        verified = computing("verify", inputs=encoded | collections | {"candidate": candidate}, only="candidate")
 
         evidence = models | {"evaluate": evaluated, "speed": timed, "verify": verified}
-        judged = phase("gate", inputs=evidence | {"champion": begun}, **COMPUTES)
+        judged = computing("gate", inputs=evidence | {"champion": begun})
         promoted = phase("promote", inputs=evidence | {"gate": judged, "prepare": prepared})
         announce(begun, promoted)
         made = {"prepare": prepared, "teacher": taught, "importance": scored, "depth": dropped, "slim": slimmed, "narrow": cut}

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 def told(task):
     return {
-        "pool": task.pool, "retries": task.retries, "doc": task.doc_md, "upstream": sorted(task.upstream_task_ids),
+        "pool": [task.pool, task.pool_slots], "at_once": task.max_active_tis_per_dag,
+        "retries": task.retries, "doc": task.doc_md, "upstream": sorted(task.upstream_task_ids),
         "outlets": [one.name for one in task.outlets], "inlets": [one.name for one in task.inlets],
     }
 
@@ -63,7 +65,8 @@ def test_every_task_has_retries_a_doc_and_a_pool_where_it_computes(parsed: dict[
     for name, task in tasks.items():
         assert task["retries"] == 2, name
         assert task["doc"] and task["doc"].endswith("."), name
-        assert task["pool"] == ("compute" if name in COMPUTING - {"evaluate"} else "default_pool"), name
+        assert task["pool"] == ["compute" if name in COMPUTING - {"evaluate"} else "default_pool", 1], name
+    assert {name: task["at_once"] for name, task in tasks.items() if task["at_once"]} == {"encode": 16}
 
 
 def test_the_dag_says_what_it_is(parsed: dict[str, Any]) -> None:
@@ -102,6 +105,29 @@ def test_somebody_is_told_of_failures_and_of_missed_deadlines(parsed: dict[str, 
     (alert,) = parsed["dags"]["effir_compress_nightly"]["deadline"]
     assert alert == ["DagRunQueuedAtDeadline", 6 * 3600, "alerts.late"]
     assert all(not dag["deadline"] for name, dag in parsed["dags"].items() if name != "effir_compress_nightly")
+
+
+def test_phases_take_as_many_slots_as_they_have_gpus(parse_dags: Callable[..., Any], tmp_path: Path) -> None:
+    told = {"image": "effir-task:0.1.0", "resources": {"gpus": 1}}
+    told["phases"] = {"finetune": {"gpus": 8, "processes": 8}, "prepare": {"gpus": 0}}
+    (tmp_path / "settings.json").write_text(json.dumps(told))
+    script = """
+import os, pools
+found = {dag: {task.task_id: [task.pool, task.pool_slots] for task in bag.dags[dag].tasks} for dag in ("effir_compress", "effir_frontier")}
+found["at_once"] = bag.dags["effir_compress"].get_task("encode").max_active_tis_per_dag
+os.environ["EFFIR_RUNNER"] = "docker"
+found["docker"] = pools.slots("finetune")
+print(json.dumps(found))
+"""
+    settings = {"EFFIR_RUNNER_SETTINGS": str(tmp_path / "settings.json"), "EFFIR_SHARDS_AT_ONCE": "64"}
+    found = parse_dags(script, EFFIR_RUNNER="kubernetes", **settings)
+    compress, frontier = found["effir_compress"], found["effir_frontier"]
+    assert compress["finetune_reference"] == compress["finetune_candidate"] == ["compute", 8]
+    assert frontier["references"] == frontier["arm.finetune"] == ["compute", 8]
+    assert compress["prepare"] == compress["encode"] == compress["speed"] == frontier["landmarks"] == ["compute", 1]
+    assert compress["evaluate"] == compress["begin"] == ["default_pool", 1]
+    assert found["docker"] == 1
+    assert found["at_once"] == 64
 
 
 def test_an_unknown_runner_is_an_import_error(parse_dags: Callable[..., Any]) -> None:
