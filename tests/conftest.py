@@ -31,6 +31,7 @@ DEPLOYMENTS = [
         "overrides": {"name": "asset"} | ABSENT,
         "deadline_hours": 0.0003,
     },
+    {"name": "wrong", "profile": "absent", "cron": "@daily"},
 ]  # fmt: skip
 
 

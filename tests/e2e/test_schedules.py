@@ -17,6 +17,13 @@ def test_a_cron_deployment_fires_by_itself(stack: Any, eventually: Callable[...,
     assert "absent" in told["sentence"]
 
 
+def test_a_wrong_deployment_is_shown_and_stops_no_other(stack: Any, eventually: Callable[..., Any]) -> None:
+    (error,) = eventually(stack.airflow.import_errors, 60)
+    assert error.startswith("deployments_check.py: ")
+    assert "entry 3 (wrong), profile is wrong: 'absent'" in error
+    assert not stack.airflow.dag("effir_compress")["has_import_errors"]
+
+
 def test_an_asset_deployment_fires_on_its_event_and_tells_of_its_end(stack: Any, eventually: Callable[..., Any]) -> None:
     eventually(lambda: stack.airflow.dag(ASSET), 120)
     before = {run["dag_run_id"] for run in stack.airflow.runs(ASSET)}
