@@ -20,40 +20,45 @@ ENGINE_SECONDS = 60
 class DockerPhase(Phase):
     """Its output goes into the task's log; it is asked to stop when the task is ended, and keeps its checkpoint."""
 
+    container: str | None = None
+
     def launch(self, command: list[str], context: Any) -> tuple[int, str]:
         """Run the container. A container that an earlier, lost execution of this task left behind is ended first."""
-        from docker.errors import APIError, ImageNotFound, NotFound
+        from docker.errors import APIError, ImageNotFound
 
         told = settings.load()
         labels = labels_of(context)
         self.clear(labels, told.grace_seconds)
         try:
             self.container = self.create(command, labels, told)
-            return self.follow(self.container)
+            output = self.client.attach(self.container, stream=True, logs=True)
+            self.client.start(self.container)
+            return self.follow(output)
         except ImageNotFound:
             return BAD_INPUT, f"the Docker engine has no image {told.of(self.phase).image}: build it with `make images`, or pull it"
-        except NotFound:
-            return STOPPED, "the container was removed by somebody else"
         except APIError as error:
-            return FAILED, f"the Docker engine refused the container: {error.explanation}"
+            return FAILED, f"the Docker engine refused: {error.explanation}"
         finally:
-            self.remove(getattr(self, "container", None))
+            self.remove(self.container)
 
-    def follow(self, container: str) -> tuple[int, str]:
-        """Start a container and hand its output on until it is over."""
-        output = self.client.attach(container, stream=True, logs=True)
-        self.client.start(container)
+    def follow(self, output: Iterable[bytes]) -> tuple[int, str]:
+        """Hand the container's output on until it is over."""
+        from docker.errors import NotFound
+
         ending = Ending()
         for line in lines(output):
             print(line, flush=True)
             ending.hear(line)
-        code = self.client.wait(container, timeout=None)["StatusCode"]
-        return outcome(code, self.client.inspect_container(container)["State"], ending.sentence)
+        try:
+            code = self.client.wait(self.container, timeout=None)["StatusCode"]
+            return outcome(code, self.client.inspect_container(self.container)["State"], ending.sentence)
+        except NotFound:
+            return STOPPED, "the container was removed by somebody else"
 
     def on_kill(self) -> None:
         """Ask the phase to stop. The engine sees to it, also when this process is gone by then."""
-        if container := getattr(self, "container", None):
-            self.client.stop(container, timeout=settings.load().grace_seconds)
+        if self.container:
+            self.client.stop(self.container, timeout=settings.load().grace_seconds)
 
     @cached_property
     def client(self) -> Any:
