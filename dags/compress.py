@@ -4,22 +4,22 @@ Fill in the form: choose a profile, change what you like. Every phase is content
 repeated. The run ends green with a verdict, **promoted** or **rejected**, in `gate`; the page that `report` makes holds the
 tables and pictures. A champion that is new emits the asset `effir/champion`.
 
-`deployments.json` gives more DAGs like this one, on a schedule or on assets: `{name, profile, cron | assets, overrides?}`.
+`deployments.json` gives more DAGs like this one, on a schedule or on assets: `{name, profile, cron | assets, overrides?,
+deadline_hours?}`. A wrong entry is left out, and shows as an import error of `deployments_check.py`.
 """
 
 import datetime
-import json
-import os
-from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Metadata, dag, task
+from airflow.sdk import DAG, Asset, AssetAny, Metadata, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+import alerts
+from deployments import Deployment, deployments
 from form import params
-from launch import mapped_phase, phase
+from launch import phase
+from pools import computing, mapped_computing, shards_at_once
 
-COMPUTES = {"pool": "compute"}
 LABEL = "{{ task.arguments['model'] }} · {{ task.arguments['collection'] }} · {{ task.arguments['shard'] }}"
 
 
@@ -59,42 +59,43 @@ def announce(begun: Any, promoted: Any) -> Any:
     yield Metadata(CHAMPION, model)
 
 
-def compress(dag_id: str, schedule: Any = None, profile: str = "demo", overrides: dict[str, Any] | None = None) -> DAG:
-    """The DAG, on one screen."""
+def compress(
+    dag_id: str, schedule: Any = None, profile: str = "demo", overrides: dict[str, Any] | None = None, hours: float | None = None
+) -> DAG:
+    """The DAG, on one screen. hours: when somebody is told that a run is not over yet."""
 
     @dag(
         dag_id=dag_id, schedule=schedule, params=params(profile, overrides), doc_md=__doc__, tags=["effir"],
         catchup=False, max_active_runs=1, default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
+        on_failure_callback=alerts.failed, deadline=alerts.deadline(hours),
     )  # fmt: skip
     def flow() -> None:
         begun = phase("begin")
-        prepared = phase("prepare", inlets=[TRAINING, BASE], **COMPUTES)
+        prepared = computing("prepare", inlets=[TRAINING, BASE])
         begun >> prepared
         base, training, collections = {"base": prepared}, {"training": prepared}, {"collections": prepared}
         data = training | {"calibration": prepared}
 
-        taught = phase("teacher", inputs=training, **COMPUTES)
-        scored = phase("importance", inputs=base | data, **COMPUTES)
-        dropped = phase("depth", inputs=base | {"importance": scored}, **COMPUTES)
-        slimmed = phase("slim", inputs=base | data | {"depth": dropped}, **COMPUTES)
-        cut = phase("narrow", inputs=base | {"importance": scored, "depth": dropped, "slim": slimmed}, **COMPUTES)
+        taught = computing("teacher", inputs=training)
+        scored = computing("importance", inputs=base | data)
+        dropped = computing("depth", inputs=base | {"importance": scored})
+        slimmed = computing("slim", inputs=base | data | {"depth": dropped})
+        cut = computing("narrow", inputs=base | {"importance": scored, "depth": dropped, "slim": slimmed})
 
         lesson = base | training | {"teacher": taught}
-        reference = phase("finetune", task_id="finetune_reference", inputs=lesson, arguments={"model": "reference"}, **COMPUTES)
+        reference = computing("finetune", task_id="finetune_reference", inputs=lesson, arguments={"model": "reference"})
         heal = lesson | {"narrow": cut, "reference": reference}
-        candidate = phase(
-            "finetune", task_id="finetune_candidate", inputs=heal, arguments={"model": "candidate"}, outlets=[CANDIDATE], **COMPUTES
-        )
+        candidate = computing("finetune", task_id="finetune_candidate", inputs=heal, arguments={"model": "candidate"}, outlets=[CANDIDATE])
         models = {"reference": reference, "candidate": candidate}
 
         calls = encode_calls(begun, prepared, reference, candidate)
-        encoded = {"encodes": mapped_phase("encode", calls, map_index_template=LABEL, **COMPUTES)}
+        encoded = {"encodes": mapped_computing("encode", calls, map_index_template=LABEL, max_active_tis_per_dag=shards_at_once())}
         evaluated = phase("evaluate", inputs=encoded | collections)
-        timed = phase("speed", inputs=models | collections, **COMPUTES)
-        verified = phase("verify", inputs=encoded | collections | {"candidate": candidate}, only="candidate", **COMPUTES)
+        timed = computing("speed", inputs=models | collections)
+        verified = computing("verify", inputs=encoded | collections | {"candidate": candidate}, only="candidate")
 
         evidence = models | {"evaluate": evaluated, "speed": timed, "verify": verified}
-        judged = phase("gate", inputs=evidence | {"champion": begun}, **COMPUTES)
+        judged = computing("gate", inputs=evidence | {"champion": begun})
         promoted = phase("promote", inputs=evidence | {"gate": judged, "prepare": prepared})
         announce(begun, promoted)
         made = {"prepare": prepared, "teacher": taught, "importance": scored, "depth": dropped, "slim": slimmed, "narrow": cut}
@@ -103,12 +104,12 @@ def compress(dag_id: str, schedule: Any = None, profile: str = "demo", overrides
     return flow()
 
 
-def deployments() -> list[dict[str, Any]]:
-    """The entries of deployments.json, or of the file that EFFIR_DEPLOYMENTS names."""
-    return json.loads(Path(os.environ.get("EFFIR_DEPLOYMENTS") or Path(__file__).parent / "deployments.json").read_text())
+def when(one: Deployment) -> Any:
+    """The schedule of a deployment: its cron expression, or a new event of any of its assets, ours or another DAG's."""
+    ours = {each.name: each for each in (BASE, TRAINING)}
+    return one.cron or AssetAny(*(ours.get(name) or Asset.ref(name=name) for name in one.assets))
 
 
 compress("effir_compress")
-for one in deployments():
-    when = one["cron"] if "cron" in one else [asset(name) for name in one["assets"]]
-    compress(f"effir_compress_{one['name']}", when, one["profile"], one.get("overrides"))
+for one in deployments()[0]:
+    compress(f"effir_compress_{one.name}", when(one), one.profile, one.overrides, one.deadline_hours)

@@ -14,10 +14,11 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, dag, task, task_group
 
+import alerts
 from form import params
-from launch import mapped_phase, phase
+from launch import phase
+from pools import computing, mapped_computing
 
-COMPUTES = {"pool": "compute"}
 ARM = "{{ task.caption['arm'] }} · seed {{ task.caption['seed'] }}"
 QUESTION = {
     "variants": Param(
@@ -89,31 +90,32 @@ def frontier() -> DAG:
     @dag(
         dag_id="effir_frontier", schedule=None, params=QUESTION | params(), doc_md=__doc__, tags=["effir"],
         catchup=False, max_active_runs=1, default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
+        on_failure_callback=alerts.failed,
     )  # fmt: skip
     def flow() -> None:
         asked = {name: f"{{{{ params.{name} or '' }}}}" for name in QUESTION}
         begun = phase("arms", task_id="begin", arguments=asked)
-        prepared = phase("prepare", **COMPUTES)
+        prepared = computing("prepare")
         begun >> prepared
         training, calibration, collections = {"training": prepared}, {"calibration": prepared}, {"collections": prepared}
-        taught = phase("teacher", inputs=training, **COMPUTES)
+        taught = computing("teacher", inputs=training)
 
         calls = reference_calls(begun, prepared, taught)
-        references = mapped_phase("finetune", calls, task_id="references", arguments={"model": "reference"}, **COMPUTES)
-        scores = mapped_phase("importance", score_calls(begun, prepared, references), **COMPUTES)
-        landmarks = mapped_phase("assess", landmark_calls(prepared, references), task_id="landmarks", **COMPUTES)
+        references = mapped_computing("finetune", calls, task_id="references", arguments={"model": "reference"})
+        scores = mapped_computing("importance", score_calls(begun, prepared, references))
+        landmarks = mapped_computing("assess", landmark_calls(prepared, references), task_id="landmarks")
 
         @task_group(group_id="arm")
         def arm(spec: Any, caption: Any, base: Any, reference: Any, scores: Any) -> Any:
-            common = {"spec": spec, "caption": caption, "map_index_template": ARM} | COMPUTES
+            common = {"spec": spec, "caption": caption, "map_index_template": ARM}
             start = {"base": base}
-            dropped = phase("depth", inputs=start | {"importance": scores}, **common)
-            slimmed = phase("slim", inputs=start | training | calibration | {"depth": dropped}, **common)
-            cut = phase("narrow", inputs=start | {"importance": scores, "depth": dropped, "slim": slimmed}, **common)
+            dropped = computing("depth", inputs=start | {"importance": scores}, **common)
+            slimmed = computing("slim", inputs=start | training | calibration | {"depth": dropped}, **common)
+            cut = computing("narrow", inputs=start | {"importance": scores, "depth": dropped, "slim": slimmed}, **common)
             heal = start | training | {"teacher": taught, "narrow": cut, "reference": reference}
-            candidate = phase("finetune", inputs=heal, arguments={"model": "candidate"}, **common)
+            candidate = computing("finetune", inputs=heal, arguments={"model": "candidate"}, **common)
             beside = collections | {"model": candidate, "reference": reference}
-            return phase("assess", inputs=beside, arguments={"model": "candidate"}, **common)
+            return computing("assess", inputs=beside, arguments={"model": "candidate"}, **common)
 
         measured = arm.expand_kwargs(arm_calls(begun, prepared, references, scores))
         seen = {"landmarks": landmarks, "arms": measured}

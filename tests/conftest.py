@@ -1,5 +1,6 @@
 """Real services for tests: `s3` and `store` (SeaweedFS alone), `stack` (S3, MLflow and Airflow), started once a session."""
 
+import http.server
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -23,8 +24,15 @@ from effir.services.store import Store
 ABSENT = {"collections": "/absent/seen", "in_domain": "", "margins": ""}
 DEPLOYMENTS = [
     {"name": "every_minute", "profile": "demo", "cron": "* * * * *", "overrides": {"name": "scheduled"} | ABSENT},
-    {"name": "on_data", "profile": "demo", "assets": ["effir/training-data"], "overrides": {"name": "asset"} | ABSENT},
-]
+    {
+        "name": "on_data",
+        "profile": "demo",
+        "assets": ["effir/training-data"],
+        "overrides": {"name": "asset"} | ABSENT,
+        "deadline_hours": 0.0003,
+    },
+    {"name": "wrong", "profile": "absent", "cron": "@daily"},
+]  # fmt: skip
 
 
 def free_block(start: int = 23_000) -> dict[str, int]:
@@ -139,14 +147,39 @@ class Stack:
     home: Path
     settings: dict[str, str]
     airflow: Airflow
+    alerts: list[dict[str, Any]]
+
+
+class Webhook(http.server.BaseHTTPRequestHandler):
+    """Keeps the alerts that it is sent."""
+
+    alerts: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        self.alerts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @pytest.fixture(scope="session")
-def stack_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def webhook() -> Iterator[str]:
+    """The address of a webhook on loopback."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def stack_home(tmp_path_factory: pytest.TempPathFactory, webhook: str) -> Iterator[Path]:
     """The folder of a whole embedded stack that runs for the session."""
     home = tmp_path_factory.mktemp("stack")
     (home / "deployments.json").write_text(json.dumps(DEPLOYMENTS))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_EFFIR_ALERTS", json.dumps({"conn_type": "http", "host": webhook}))
         patch.setenv("EFFIR_HOME", str(home))
         patch.setenv("EFFIR_DEPLOYMENTS", str(home / "deployments.json"))
         patch.delenv("EFFIR_PORT_BASE", raising=False)
@@ -167,7 +200,8 @@ def stack(stack_home: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
     settings = local.client_environment()
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    return Stack(stack_home, settings, Airflow(settings["EFFIR_AIRFLOW_URL"], "admin", settings["EFFIR_AIRFLOW_PASSWORD"]))
+    airflow = Airflow(settings["EFFIR_AIRFLOW_URL"], "admin", settings["EFFIR_AIRFLOW_PASSWORD"])
+    return Stack(stack_home, settings, airflow, Webhook.alerts)
 
 
 def eventually(check: Callable[[], Any], seconds: float = 60, every: float = 0.25) -> Any:

@@ -11,17 +11,29 @@ COMPUTING = {
 }  # fmt: skip
 OTHERS = {"begin", "encode_calls", "promote", "announce", "report"}
 TELL = """
+from airflow.serialization.serialized_objects import DagSerialization
+
 def told(task):
     return {
-        "pool": task.pool, "retries": task.retries, "doc": task.doc_md, "upstream": sorted(task.upstream_task_ids),
+        "pool": [task.pool, task.pool_slots], "at_once": task.max_active_tis_per_dag,
+        "retries": task.retries, "doc": task.doc_md, "upstream": sorted(task.upstream_task_ids),
         "outlets": [one.name for one in task.outlets], "inlets": [one.name for one in task.inlets],
     }
 
+def starts(dag):
+    stored = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
+    condition = getattr(stored, "asset_condition", None)
+    found = getattr(condition, "objects", [])
+    return [type(condition).__name__, [type(one).__name__ for one in found], [getattr(one, "name", None) for one in found]]
+
 dags = {
     name: {
+        "starts": starts(dag),
         "tasks": {task.task_id: told(task) for task in dag.tasks}, "doc": dag.doc_md, "tags": sorted(dag.tags), "catchup": dag.catchup,
-        "max_active_runs": dag.max_active_runs, "params": {one: dag.params[one] for one in dag.params},
-        "schedule": str(getattr(dag.timetable, "expression", None) or getattr(dag.timetable, "asset_condition", None)),
+        "max_active_runs": dag.max_active_runs, "told": dag.on_failure_callback.__qualname__,
+        "deadline": [[one.reference.reference_name, one.interval.total_seconds(), one.callback.path] for one in dag.deadline or []],
+        "params": {one: dag.params[one] for one in dag.params},
+        "schedule": getattr(dag.timetable, "expression", None),
     }
     for name, dag in bag.dags.items()
 }
@@ -34,8 +46,8 @@ print(json.dumps({"seconds": seconds, "errors": bag.import_errors, "dags": dags,
 def parsed(parse_dags: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("deployments") / "deployments.json"
     entries = [
-        {"name": "nightly", "profile": "demo", "cron": "0 3 * * *", "overrides": {"lora_rank": 8}},
-        {"name": "on_data", "profile": "demo", "assets": ["effir/training-data", "effir/base-model"]},
+        {"name": "nightly", "profile": "demo", "cron": "0 3 * * *", "overrides": {"lora_rank": 8}, "deadline_hours": 6},
+        {"name": "on_data", "profile": "demo", "assets": ["effir/training-data", "effir/base-model", "warehouse/clicks"]},
     ]
     path.write_text(json.dumps(entries))
     return parse_dags(TELL, EFFIR_DEPLOYMENTS=str(path))
@@ -53,7 +65,8 @@ def test_every_task_has_retries_a_doc_and_a_pool_where_it_computes(parsed: dict[
     for name, task in tasks.items():
         assert task["retries"] == 2, name
         assert task["doc"] and task["doc"].endswith("."), name
-        assert task["pool"] == ("compute" if name in COMPUTING - {"evaluate"} else "default_pool"), name
+        assert task["pool"] == ["compute" if name in COMPUTING - {"evaluate"} else "default_pool", 1], name
+    assert {name: task["at_once"] for name, task in tasks.items() if task["at_once"]} == {"encode": 16}
 
 
 def test_the_dag_says_what_it_is(parsed: dict[str, Any]) -> None:
@@ -77,24 +90,44 @@ def test_deployments_make_scheduled_dags(parsed: dict[str, Any]) -> None:
     assert set(parsed["dags"]) == {"effir_compress", "effir_compress_nightly", "effir_compress_on_data", "effir_frontier"}
     assert parsed["dags"]["effir_compress_nightly"]["schedule"] == "0 3 * * *"
     assert parsed["dags"]["effir_compress_nightly"]["params"]["lora_rank"] == 8
-    assert "effir/training-data" in parsed["dags"]["effir_compress_on_data"]["schedule"]
+    assert parsed["dags"]["effir_compress_on_data"]["params"]["lora_rank"] is None
 
 
-@pytest.mark.parametrize(
-    ("entry", "reason"),
-    [
-        ({"name": "x", "profile": "absent", "cron": "@daily"}, "absent"),
-        ({"name": "x", "profile": "demo", "cron": "@daily", "overrides": {"lora_rnak": 8}}, "lora_rnak"),
-        ({"name": "x", "profile": "demo", "cron": "@daily", "overrides": {"lora_rank": 0}}, "lora_rank"),
-        ({"name": "x", "profile": "demo", "cron": "never"}, "columns"),
-    ],
-)
-def test_a_wrong_deployment_is_an_import_error(parse_dags: Callable[..., Any], tmp_path: Path, entry: dict[str, Any], reason: str) -> None:
-    path = tmp_path / "deployments.json"
-    path.write_text(json.dumps([entry]))
-    script = "print(json.dumps(list(bag.import_errors.values())))"
-    (error,) = parse_dags(script, EFFIR_DEPLOYMENTS=str(path))
-    assert reason in error
+def test_any_asset_of_a_deployment_starts_it(parsed: dict[str, Any]) -> None:
+    kind, leaves, names = parsed["dags"]["effir_compress_on_data"]["starts"]
+    assert kind == "SerializedAssetAny"
+    assert names == ["effir/training-data", "effir/base-model", "warehouse/clicks"]
+    assert leaves == ["SerializedAsset", "SerializedAsset", "SerializedAssetNameRef"]
+
+
+def test_somebody_is_told_of_failures_and_of_missed_deadlines(parsed: dict[str, Any]) -> None:
+    assert {name: dag["told"] for name, dag in parsed["dags"].items()} == dict.fromkeys(parsed["dags"], "failed")
+    (alert,) = parsed["dags"]["effir_compress_nightly"]["deadline"]
+    assert alert == ["DagRunQueuedAtDeadline", 6 * 3600, "alerts.late"]
+    assert all(not dag["deadline"] for name, dag in parsed["dags"].items() if name != "effir_compress_nightly")
+
+
+def test_phases_take_as_many_slots_as_they_have_gpus(parse_dags: Callable[..., Any], tmp_path: Path) -> None:
+    told = {"image": "effir-task:0.1.0", "resources": {"gpus": 1}}
+    told["phases"] = {"finetune": {"gpus": 8, "processes": 8}, "prepare": {"gpus": 0}}
+    (tmp_path / "settings.json").write_text(json.dumps(told))
+    script = """
+import os, pools
+found = {dag: {task.task_id: [task.pool, task.pool_slots] for task in bag.dags[dag].tasks} for dag in ("effir_compress", "effir_frontier")}
+found["at_once"] = bag.dags["effir_compress"].get_task("encode").max_active_tis_per_dag
+os.environ["EFFIR_RUNNER"] = "docker"
+found["docker"] = pools.slots("finetune")
+print(json.dumps(found))
+"""
+    settings = {"EFFIR_RUNNER_SETTINGS": str(tmp_path / "settings.json"), "EFFIR_SHARDS_AT_ONCE": "64"}
+    found = parse_dags(script, EFFIR_RUNNER="kubernetes", **settings)
+    compress, frontier = found["effir_compress"], found["effir_frontier"]
+    assert compress["finetune_reference"] == compress["finetune_candidate"] == ["compute", 8]
+    assert frontier["references"] == frontier["arm.finetune"] == ["compute", 8]
+    assert compress["prepare"] == compress["encode"] == compress["speed"] == frontier["landmarks"] == ["compute", 1]
+    assert compress["evaluate"] == compress["begin"] == ["default_pool", 1]
+    assert found["docker"] == 1
+    assert found["at_once"] == 64
 
 
 def test_an_unknown_runner_is_an_import_error(parse_dags: Callable[..., Any]) -> None:

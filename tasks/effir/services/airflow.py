@@ -76,9 +76,9 @@ class Airflow:
         self._call("POST", "assets/events", json={"asset_id": found, "extra": extra or {}})
 
     def ensure_pool(self, name: str, slots: int, description: str) -> None:
-        """Make a pool where there is none."""
+        """Make a pool where there is none. A pod that Airflow waits for keeps its slots."""
         if self._call("GET", f"pools/{quote(name)}", absent=True) is None:
-            self._call("POST", "pools", json={"name": name, "slots": slots, "description": description, "include_deferred": False})
+            self._call("POST", "pools", json={"name": name, "slots": slots, "description": description, "include_deferred": True})
 
     def _call(self, method: str, path: str, *, absent: bool = False, **content: Any) -> Any:
         try:
