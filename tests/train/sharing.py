@@ -12,6 +12,7 @@ from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
 
+import sentence_transformers  # noqa: F401 - once, not in every rank
 import torch
 from safetensors.torch import save_file
 from torch import distributed

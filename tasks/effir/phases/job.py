@@ -25,7 +25,7 @@ class Job:
     arguments: what distinguishes mapped executions: {"model": "candidate", "collection": "scifact", "shard": 0}
     run:       {"id": dag run id, "mlflow_run_id": parent run or None, …}, for phases that register or report
     ranks:     this process among those that execute the phase together; rank 0 alone reports and publishes
-    downloads: where inputs are put; the ranks of a machine share it
+    downloads: where inputs are put, if not in scratch; the ranks of a machine share it
     halvings:  how often the phase ran out of memory before; held: queries it now holds in memory at once, where it trains
     """
 
@@ -38,9 +38,9 @@ class Job:
     store: Store
     out: Path
     scratch: Path
-    downloads: Path
     tracker: Any = None
     progress_uri: str | None = None
+    downloads: Path | None = None
     ranks: Ranks = ALONE
     halvings: int = 0
     held: int | None = None
@@ -66,7 +66,7 @@ class Job:
     def folder_at(self, uri: str) -> Path:
         """The artifact whose manifest is at `uri` as a local folder (downloaded once, by one rank of this machine)."""
         manifest = self.manifest_at(uri)
-        target = self.downloads / manifest.phase / manifest.digest
+        target = (self.downloads or self.scratch / "inputs") / manifest.phase / manifest.digest
         with _locked(target):
             if not target.exists():
                 part = target.with_name(f"{target.name}.part")

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
@@ -46,10 +46,9 @@ def run(arguments: Sequence[str], label: str, processes: int, nodes: int, rendez
     """
     kills = memory_kills()
     settings = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS)} | (LOOPBACK if nodes == 1 else {})
-    os.environ.update({name: value for name, value in settings.items() if name not in os.environ})
-    os.environ.update({FOLDER: str(folder), AGENT: str(os.getpid())})
     (folder / "ends").mkdir()
-    codes = _launch(arguments, label, processes, nodes, rendezvous, folder)
+    with _environment(settings | os.environ | {FOLDER: str(folder), AGENT: str(os.getpid())}):
+        codes = _launch(arguments, label, processes, nodes, rendezvous, folder)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ends = [_end(folder, rank, codes) for rank in range(processes)]
     if (error := verdict(label, ends, memory_kills() > kills)) is not None:
@@ -173,6 +172,18 @@ def _loopback(rendezvous: str) -> str | None:
         return host if ip_address(host).is_loopback else None
     except ValueError:
         return None
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Within this context the environment, which the agent hands on to its processes, is this one."""
+    before = dict(os.environ)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager
