@@ -9,7 +9,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from effir.errors import BadInput, EffirError, OutOfReach
+from effir.errors import BadInput, EffirError, OutOfReach, PeerLost
+from effir.services import torchrun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None)
 PROMOTED, REJECTED = 0, 3
@@ -21,10 +22,13 @@ def main() -> None:
         app()
     except OutOfReach as error:
         _end(str(error), _theirs_to_mend())
+    except PeerLost as error:
+        _end(str(error), error.exit_code, lost=True)
     except EffirError as error:
         _end(str(error), error.exit_code)
     except Exception as error:
         if "No space left on device" not in str(error):
+            torchrun.record(EffirError.exit_code, f"{type(error).__name__}: {error}")
             raise
         _end("the disk is full: free some space and run again; what was finished is kept", _theirs_to_mend())
 
@@ -253,11 +257,20 @@ def phase(
     name: Annotated[str, typer.Argument(help="prepare, importance, …")],
     spec: Annotated[str, typer.Option(help="s3:// address of the call, a JSON file.")],
     result: Annotated[str, typer.Option(help="s3:// address that the result is written to.")],
+    processes: Annotated[int, typer.Option(min=1, help="Processes here that share the work, a GPU each: finetune, slim, teacher.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines that share it; the same command runs on each.")] = 1,
+    rendezvous: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where they meet: a free port of one of them.")] = "",
 ) -> None:
     """Run one phase by hand, or find that it was done before: what a container runs."""
+    if processes * nodes > 1:
+        from effir.phases.launcher import launch
+
+        launch(name, spec, result, processes, nodes, rendezvous)
+        return
     from effir.phases.execute import execute
 
     execute(name, spec, result)
+    torchrun.record(0)
 
 
 @app.command()
@@ -333,8 +346,10 @@ def _model_folder(model: str) -> Any:
     return folder()
 
 
-def _end(sentence: str, code: int) -> NoReturn:
-    print(f"effir: {sentence}", file=sys.stderr, flush=True)
+def _end(sentence: str, code: int, lost: bool = False) -> NoReturn:
+    """One of several processes leaves its sentence with the one that started them, which says it if it is the one that matters."""
+    if not torchrun.record(code, sentence, lost):
+        print(f"effir: {sentence}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

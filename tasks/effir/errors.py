@@ -1,4 +1,4 @@
-"""The three ways a command ends badly; the exit code is part of the contract with the orchestrator."""
+"""The ways a command ends badly; the exit code is part of the contract with the orchestrator (docs/architecture.md, Exit codes)."""
 
 
 class EffirError(Exception):
@@ -24,3 +24,13 @@ class Stopped(EffirError):
     """Work stopped at a checkpoint on request (SIGTERM). Exit code 75: retried, and resumes."""
 
     exit_code = 75
+
+
+class PeerLost(Stopped):
+    """One of the processes that share a phase is gone, and the others cannot go on; why it went, it says itself. Exit code 75."""
+
+
+class OutOfMemory(EffirError):
+    """Memory ran out, of the device or of the machine. Exit code 76: retried with fewer queries in memory at once."""
+
+    exit_code = 76

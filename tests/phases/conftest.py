@@ -1,7 +1,7 @@
+import importlib.util
 import io
 import json
-import signal
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +9,18 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from effir.manifest import Manifest, digest_of
+from effir.manifest import MANIFEST, Manifest, digest_of
 from effir.phases.execute import execute
 from effir.services import registry
 from effir.services.store import Store
 
+TINY = Path(__file__).parents[1] / "e2e" / "tiny.py"
+
 
 @pytest.fixture
-def s3_store(store: Store) -> Iterator[Store]:
-    """A store of the test's own; what a phase does to SIGTERM is undone."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield store
-    signal.signal(signal.SIGTERM, before)
+def s3_store(store: Store) -> Store:
+    """A store of the test's own."""
+    return store
 
 
 class Judged:
@@ -127,3 +127,82 @@ class Judged:
 def judged(mlflow: str, s3_store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Judged:
     """A run that stands before the gate, with a registered model name of its own."""
     return Judged(s3_store, tmp_path, f"model-{abs(hash(request.node.nodeid)):x}")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The maker of tiny models and collections."""
+    spec = importlib.util.spec_from_file_location("tiny", TINY)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Chain:
+    """Executes phases with one spec; remembers their manifests."""
+
+    def __init__(self, store: Store, spec: dict, name: str) -> None:
+        self.store, self.spec, self.name = store, spec, name
+        self.uris: dict[str, str] = {}
+
+    def call(self, phase: str, inputs: dict, arguments: dict | None = None, label: str | None = None, **more) -> tuple[str, str]:
+        base = f"{self.store.root}/runs/{self.name}"
+        uri = f"{base}/calls/{label or phase}.json"
+        told = {"run": {"id": self.name}, "spec": self.spec, "inputs": inputs, "arguments": arguments or {}}
+        self.store.put_json(uri, told | more)
+        return uri, f"{base}/results/{label or phase}.json"
+
+    def command(self, phase: str, inputs: dict, arguments: dict | None = None, label: str | None = None, **more) -> list[str]:
+        """What a container runs."""
+        call, result = self.call(phase, inputs, arguments, label, **more)
+        return [sys.executable, "-m", "effir.cli", "phase", phase, "--spec", call, "--result", result]
+
+    def forget(self, label: str) -> None:
+        """Remove an artifact."""
+        artifact = self.uris[label].removesuffix(f"/{MANIFEST}")
+        self.store.delete(uri for uri, _ in list(self.store.list(artifact)))
+
+    def run(self, phase: str, inputs: dict, arguments: dict | None = None, label: str | None = None) -> dict:
+        result = execute(phase, *self.call(phase, inputs, arguments, label))
+        self.uris[label or phase] = result["manifest"]
+        return result
+
+    def cut(self) -> None:
+        """Everything up to the cut."""
+        prepared = self.run("prepare", {})
+        self.uris |= prepared["parts"]
+        self.run("teacher", {"training": self.uris["training"]})
+        self.run("importance", {one: self.uris[one] for one in ("base", "calibration", "training")})
+        self.run("depth", {"base": self.uris["base"], "importance": self.uris["importance"]})
+        self.run("slim", {one: self.uris[one] for one in ("base", "calibration", "depth", "training")})
+        self.run("narrow", {one: self.uris[one] for one in ("base", "depth", "importance", "slim")})
+
+    def lesson(self) -> dict:
+        return {one: self.uris[one] for one in ("base", "training", "teacher")}
+
+    def file(self, label: str, name: str, folder: Path) -> Path:
+        """One file of an artifact, downloaded."""
+        uri = self.uris[label]
+        files = self.store.get_json(uri)["files"]
+        from effir.manifest import File
+
+        self.store.download(uri.removesuffix(f"/{MANIFEST}"), {name: File(**files[name])}, folder)
+        return folder / name
+
+
+@pytest.fixture
+def chain(s3_store: Store, tiny, tmp_path: Path):
+    """Makes a chain over tiny data; keyword arguments change the spec."""
+    tiny.write_model(tmp_path / "model")
+    tiny.write_collection(tmp_path / "things")
+    tiny.write_training(tmp_path / "train.jsonl")
+    (tmp_path / "text.txt").write_text("\n\n".join(tiny.documents().values()))
+    spec = {
+        "base_model": str(tmp_path / "model"), "training_data": str(tmp_path / "train.jsonl"), "collections": str(tmp_path / "things"),
+        "calibration_text": str(tmp_path / "text.txt"), "calibration_samples": 8, "calibration_tokens": 32, "pooling": "mean",
+        "query_template": "{text}", "hard_negatives": 2, "variant": "1M1A", "slim_steps": 4, "slim_batch": 4, "keep_ratio": 0.5,
+        "width_multiple": 8, "steps": 8, "reference_steps": 8, "batch": 8, "warmup_steps": 2, "checkpoint_every": 2, "teacher": "none",
+        "regression_weight": 1.0, "max_query_tokens": 16, "max_document_tokens": 32, "max_training_tokens": 32, "dtype": "float32",
+        "threads": 1, "shard_documents": 20, "learning_rate": 0.002, "lora_rank": 4, "lora_dropout": 0.1,
+    }  # fmt: skip
+    return lambda **changes: Chain(s3_store, spec | changes, f"run{abs(hash(str(changes)))}")

@@ -1,14 +1,11 @@
 """The computing phases one after another on a tiny model, through the real store, the way a container runs them."""
 
-import importlib.util
 import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,78 +14,6 @@ from safetensors.numpy import load_file
 from effir.compress.cut import Cut
 from effir.errors import BadInput
 from effir.manifest import MANIFEST
-from effir.phases.execute import execute
-from effir.services.store import Store
-
-TINY = Path(__file__).parents[1] / "e2e" / "tiny.py"
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    """The maker of tiny models and collections."""
-    spec = importlib.util.spec_from_file_location("tiny", TINY)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-class Chain:
-    """Executes phases with one spec; remembers their manifests."""
-
-    def __init__(self, store: Store, spec: dict, name: str) -> None:
-        self.store, self.spec, self.name = store, spec, name
-        self.uris: dict[str, str] = {}
-
-    def call(self, phase: str, inputs: dict, arguments: dict | None = None, label: str | None = None) -> tuple[str, str]:
-        base = f"{self.store.root}/runs/{self.name}"
-        uri = f"{base}/calls/{label or phase}.json"
-        self.store.put_json(uri, {"run": {"id": self.name}, "spec": self.spec, "inputs": inputs, "arguments": arguments or {}})
-        return uri, f"{base}/results/{label or phase}.json"
-
-    def run(self, phase: str, inputs: dict, arguments: dict | None = None, label: str | None = None) -> dict:
-        result = execute(phase, *self.call(phase, inputs, arguments, label))
-        self.uris[label or phase] = result["manifest"]
-        return result
-
-    def cut(self) -> None:
-        """Everything up to the cut."""
-        prepared = self.run("prepare", {})
-        self.uris |= prepared["parts"]
-        self.run("teacher", {"training": self.uris["training"]})
-        self.run("importance", {one: self.uris[one] for one in ("base", "calibration", "training")})
-        self.run("depth", {"base": self.uris["base"], "importance": self.uris["importance"]})
-        self.run("slim", {one: self.uris[one] for one in ("base", "calibration", "depth", "training")})
-        self.run("narrow", {one: self.uris[one] for one in ("base", "depth", "importance", "slim")})
-
-    def lesson(self) -> dict:
-        return {one: self.uris[one] for one in ("base", "training", "teacher")}
-
-    def file(self, label: str, name: str, folder: Path) -> Path:
-        """One file of an artifact, downloaded."""
-        uri = self.uris[label]
-        files = self.store.get_json(uri)["files"]
-        from effir.manifest import File
-
-        self.store.download(uri.removesuffix(f"/{MANIFEST}"), {name: File(**files[name])}, folder)
-        return folder / name
-
-
-@pytest.fixture
-def chain(s3_store: Store, tiny, tmp_path: Path):
-    """Makes a chain over tiny data; keyword arguments change the spec."""
-    tiny.write_model(tmp_path / "model")
-    tiny.write_collection(tmp_path / "things")
-    tiny.write_training(tmp_path / "train.jsonl")
-    (tmp_path / "text.txt").write_text("\n\n".join(tiny.documents().values()))
-    spec = {
-        "base_model": str(tmp_path / "model"), "training_data": str(tmp_path / "train.jsonl"), "collections": str(tmp_path / "things"),
-        "calibration_text": str(tmp_path / "text.txt"), "calibration_samples": 8, "calibration_tokens": 32, "pooling": "mean",
-        "query_template": "{text}", "hard_negatives": 2, "variant": "1M1A", "slim_steps": 4, "slim_batch": 4, "keep_ratio": 0.5,
-        "width_multiple": 8, "steps": 8, "reference_steps": 8, "batch": 8, "warmup_steps": 2, "checkpoint_every": 2, "teacher": "none",
-        "regression_weight": 1.0, "max_query_tokens": 16, "max_document_tokens": 32, "max_training_tokens": 32, "dtype": "float32",
-        "threads": 1, "shard_documents": 20, "learning_rate": 0.002, "lora_rank": 4, "lora_dropout": 0.1,
-    }  # fmt: skip
-    return lambda **changes: Chain(s3_store, spec | changes, f"run{abs(hash(str(changes)))}")
 
 
 def test_from_a_model_to_vectors(chain, tmp_path):
@@ -215,11 +140,8 @@ def test_kill_9_at_a_random_step_then_retry_gives_bit_equal_weights(chain, tmp_p
     straight.cut()
     straight.run("finetune", straight.lesson(), {"model": "reference"}, "reference")
     expected = straight.file("reference", "model/model.safetensors", tmp_path / "straight").read_bytes()
-    artifact = straight.uris["reference"].removesuffix(f"/{MANIFEST}")
-    straight.store.delete(uri for uri, _ in list(straight.store.list(artifact)))
-
-    call, result = straight.call("finetune", straight.lesson(), {"model": "reference"}, "reference")
-    command = [sys.executable, "-m", "effir.cli", "phase", "finetune", "--spec", call, "--result", result]
+    straight.forget("reference")
+    command = straight.command("finetune", straight.lesson(), {"model": "reference"}, "reference")
     checkpoint = random.Random(os.getpid()).randint(1, 3)
     process = subprocess.Popen(command, start_new_session=True)
     prefix = f"{straight.store.root}/checkpoints"
@@ -231,7 +153,7 @@ def test_kill_9_at_a_random_step_then_retry_gives_bit_equal_weights(chain, tmp_p
     assert process.poll() is None, "the phase ended before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not straight.store.exists(f"{artifact}/{MANIFEST}")
+    assert not straight.store.exists(straight.uris["reference"])
     assert [uri for uri, _ in straight.store.list(prefix)]
 
     retried = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
@@ -244,11 +166,8 @@ def test_kill_9_at_a_random_step_then_retry_gives_bit_equal_weights(chain, tmp_p
 def test_terminating_a_training_leaves_a_checkpoint_and_exit_code_75(chain):
     one = chain(reference_steps=4000, checkpoint_every=2000)
     one.cut()
-    call, result = one.call("finetune", one.lesson(), {"model": "reference"}, "reference")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "effir.cli", "phase", "finetune", "--spec", call, "--result", result],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    command = one.command("finetune", one.lesson(), {"model": "reference"}, "reference")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
         if line.startswith("finetune: "):
             process.send_signal(signal.SIGTERM)
@@ -257,7 +176,7 @@ def test_terminating_a_training_leaves_a_checkpoint_and_exit_code_75(chain):
     assert process.returncode == 75, output
     assert "a retry goes on from there" in output
     assert [uri for uri, _ in one.store.list(f"{one.store.root}/checkpoints") if uri.endswith(MANIFEST)]
-    assert not one.store.exists(result)
+    assert not one.store.exists(command[-1])
 
 
 def test_more_layers_than_there_are(chain):

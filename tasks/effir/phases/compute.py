@@ -1,8 +1,7 @@
 """What computing phases share: torch made ready for a spec, and checkpoints kept in S3."""
 
-import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,15 @@ from effir.manifest import MANIFEST, File, machine
 from effir.phases.job import Job
 from effir.spec import RunSpec
 from effir.train import checkpoint
+from effir.train.ranks import ALONE, Ranks
 
 KEPT = 2
 
 
-def ready(spec: RunSpec, seed: int | None = None) -> str:
-    """Set threads, seeds and deterministic algorithms; returns the device."""
+def ready(spec: RunSpec, seed: int | None = None, ranks: Ranks = ALONE) -> str:
+    """Set threads (the ranks of a machine share them), seeds and deterministic algorithms; returns the device."""
     where = machine(spec.device, spec.threads)
-    torch.set_num_threads(where["threads"])
+    torch.set_num_threads(max(1, where["threads"] // ranks.beside))
     torch.manual_seed(spec.seed if seed is None else seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -29,13 +29,6 @@ def ready(spec: RunSpec, seed: int | None = None) -> str:
 def dtype_of(spec: RunSpec) -> torch.dtype:
     """The torch type of spec.dtype."""
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
-
-
-def stop_flag() -> Callable[[], bool]:
-    """From now on SIGTERM does not interrupt: it makes the returned function true, and a training loop ends at its next step."""
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
-    return lambda: bool(asked)
 
 
 class StoredCheckpoints:

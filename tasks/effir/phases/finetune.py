@@ -3,7 +3,9 @@
 import json
 from typing import Any
 
+from effir.phases import stopping
 from effir.phases.job import Job
+from effir.phases.memory import hold
 from effir.spec import RunSpec
 
 FIELDS = (
@@ -13,6 +15,7 @@ FIELDS = (
     "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens", "max_training_tokens",
     "batch_tokens", "dtype", "seed",
 )  # fmt: skip
+SHARES = True
 OTHERS = {"reference": {"steps", "regression_weight", "ranking_weight"}, "candidate": {"reference_steps"}}
 
 
@@ -22,7 +25,7 @@ def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Cut, adapt, train, merge, export; checkpoints go to S3 and a retry goes on from the newest."""
+    """Cut, adapt, train, merge, export; checkpoints go to S3 and a retry goes on from the newest. Rank 0 alone merges and exports."""
     from effir.compress import surgery
     from effir.compress.cut import Cut
     from effir.export import writer
@@ -33,7 +36,8 @@ def run(job: Job) -> dict[str, Any]:
     from effir.train import adapters
 
     spec = job.spec
-    device = ready(spec)
+    hold(job, spec.batch)
+    device = ready(spec, ranks=job.ranks)
     base = job.folder("base")
     tokenizer = load_tokenizer(base)
     model = load_backbone(base, dtype_of(spec)).to(device)
@@ -46,6 +50,8 @@ def run(job: Job) -> dict[str, Any]:
         adapted, parameters = adapters.attach(model, spec.lora_rank, spec.lora_alpha, spec.lora_dropout)
         encoder = Encoder(adapted.base_model.model, tokenizer, Settings.for_training(spec), device)
         figures = _train(job, encoder, parameters, steps)
+        if job.ranks.rank:
+            return {}
         model = adapters.merge(adapted)
     model.eval()
     writer.write(model, tokenizer, cut, Settings.from_spec(spec), job.out)
@@ -54,18 +60,18 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, float]:
-    from effir.phases.compute import StoredCheckpoints, ready, stop_flag
+    from effir.phases.compute import StoredCheckpoints, ready
     from effir.train import examples
     from effir.train import plan as plans
     from effir.train.contrastive import Contrastive
     from effir.train.loop import Schedule, fit
     from effir.train.losses import Weights
 
-    spec = job.spec
-    stopping = stop_flag()
+    spec, ranks = job.spec, job.ranks
     training = examples.load(job.folder("training"))
     plan = plans.lay_out(training, spec.batch, steps, spec.hard_negatives, spec.seed)
-    texts = plans.tokenise(encoder, training, plan)
+    shared = plans.share(plan, ranks)
+    texts = plans.tokenise(encoder, training, plan, shared)
     heals = job.has("reference")
     weights = Weights(
         spec.temperature,
@@ -76,7 +82,7 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, flo
     )
     step = Contrastive(
         encoder, texts, plan, weights, teacher=_teacher(job), targets=_targets(job, texts, weights, encoder.device),
-        micro_batch=spec.micro_batch, batch_tokens=spec.batch_tokens, mixed=spec.dtype == "bfloat16",
+        micro_batch=hold(job, spec.batch), batch_tokens=spec.batch_tokens, mixed=spec.dtype == "bfloat16", ranks=ranks,
     )  # fmt: skip
 
     def tell(number: int, parts: dict[str, float]) -> None:
@@ -92,12 +98,14 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, flo
         checkpoint_every=spec.checkpoint_every,
     )
     checkpoints = StoredCheckpoints(job)
-    ready(spec)
+    ready(spec, ranks=ranks)
     encoder.model.train()
-    history = fit(parameters, step.step_loss, schedule, checkpoints, tell, stopping)
+    with stopping.at_next_step() as asked:
+        history = fit(parameters, step.step_loss, schedule, checkpoints, tell, asked, ranks, spec.seed)
     job.forward_passes += encoder.forward_passes
     job.after_publishing(checkpoints.clear)
-    (job.out / "training.json").write_text(json.dumps({"history": history, "tokens": plans.token_count(texts, plan)}))
+    tokens = ranks.total(plans.token_count(texts, shared))
+    (job.out / "training.json").write_text(json.dumps({"history": history, "tokens": tokens}))
     last = history[-10:]
     return {"loss": sum(one["loss"] for one in last) / len(last), "accuracy": sum(one["accuracy"] for one in last) / len(last)}
 

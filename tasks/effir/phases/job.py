@@ -1,9 +1,11 @@
 """What a phase is handed: its part of the spec, its inputs as local folders, a place to write, and ways to report."""
 
 import datetime
+import fcntl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from effir.errors import BadInput
 from effir.manifest import MANIFEST, Manifest, describe, digest_of
 from effir.services.store import Store
 from effir.spec import RunSpec
+from effir.train.ranks import ALONE, Ranks
 
 
 @dataclass
@@ -21,6 +24,9 @@ class Job:
     inputs:    name → manifest URI, or a list of them (a mapped phase's results)
     arguments: what distinguishes mapped executions: {"model": "candidate", "collection": "scifact", "shard": 0}
     run:       {"id": dag run id, "mlflow_run_id": parent run or None, …}, for phases that register or report
+    ranks:     this process among those that execute the phase together; rank 0 alone reports and publishes
+    downloads: where inputs are put, if not in scratch; the ranks of a machine share it
+    halvings:  how often the phase ran out of memory before; held: queries it now holds in memory at once, where it trains
     """
 
     phase: str
@@ -34,6 +40,10 @@ class Job:
     scratch: Path
     tracker: Any = None
     progress_uri: str | None = None
+    downloads: Path | None = None
+    ranks: Ranks = ALONE
+    halvings: int = 0
+    held: int | None = None
     forward_passes: int = 0
     parts: dict[str, str] = field(default_factory=dict)
     output: dict[str, Any] = field(default_factory=dict)
@@ -54,11 +64,14 @@ class Job:
         return Manifest.model_validate(self.store.get_json(uri))
 
     def folder_at(self, uri: str) -> Path:
-        """The artifact whose manifest is at `uri` as a local folder (downloaded once)."""
+        """The artifact whose manifest is at `uri` as a local folder (downloaded once, by one rank of this machine)."""
         manifest = self.manifest_at(uri)
-        target = self.scratch / "inputs" / manifest.phase / manifest.digest
-        if not target.exists():
-            self.store.download(uri.removesuffix(f"/{MANIFEST}"), manifest.files, target)
+        target = (self.downloads or self.scratch / "inputs") / manifest.phase / manifest.digest
+        with _locked(target):
+            if not target.exists():
+                part = target.with_name(f"{target.name}.part")
+                part.mkdir(exist_ok=True)
+                self.store.download(uri.removesuffix(f"/{MANIFEST}"), manifest.files, part).rename(target)
         return target
 
     def file(self, name: str, path: str) -> Path:
@@ -99,7 +112,8 @@ class Job:
 
     def say(self, text: str) -> None:
         """A line for the log."""
-        print(text, flush=True)
+        if self.ranks.rank == 0:
+            print(text, flush=True)
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """A number for MLflow (and nothing where there is no MLflow run)."""
@@ -109,7 +123,7 @@ class Job:
     def progress(self, done: float, total: float, figure: str = "") -> None:
         """Tell how far the work is; shown in the log with an ETA and to whoever follows the run."""
         now = time.monotonic()
-        if now - self._told < 5 and done < total:
+        if self.ranks.rank or (now - self._told < 5 and done < total):
             return
         self._told = now
         elapsed = now - self._began
@@ -121,10 +135,20 @@ class Job:
 
     def warn(self, text: str) -> None:
         """A line for the log that should not be overlooked."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        if self.ranks.rank == 0:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def _uri(self, name: str) -> str:
         uri = self.inputs.get(name)
         if not isinstance(uri, str):
             raise BadInput(f"phase {self.phase} needs the input {name!r}, a manifest URI; the call gives {uri!r}")
         return uri
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Within this context no other process that asks for the same lock goes on."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -7,7 +7,8 @@ from typing import Any
 
 from effir.compress.needs import Need
 from effir.phases.job import Job
-from effir.spec import RunSpec
+from effir.phases.memory import hold
+from effir.train.ranks import ALONE, Ranks
 
 BATCH_TOKENS = 2048
 USED: dict[Need, set[str]] = {
@@ -34,7 +35,7 @@ def data(job: Job, need: Need, encoder: Any) -> Any:
     if need == "pairs":
         from effir.train import examples
 
-        return contrastive(job.spec, encoder, examples.load(job.folder("training")), job.spec.probe_steps, job.spec.seed)
+        return contrastive(job, encoder, examples.load(job.folder("training")), job.spec.probe_steps, job.spec.seed)
     return job.spec.seed
 
 
@@ -55,21 +56,23 @@ def text(job: Job, tokenizer: Any, device: str) -> list[tuple[Any, Any]]:
     return [(ids, torch.ones_like(ids)) for ids in parts]
 
 
-def contrastive(spec: RunSpec, encoder: Any, training: Any, steps: int, seed: int) -> Any:
+def contrastive(job: Job, encoder: Any, training: Any, steps: int, seed: int, ranks: Ranks = ALONE) -> Any:
     """Batches of slim_batch queries, laid out and tokenised, with InfoNCE as their loss."""
     from effir.train import plan as plans
     from effir.train.contrastive import Contrastive
     from effir.train.losses import Weights
 
+    spec = job.spec
     plan = plans.lay_out(training, spec.slim_batch, steps, spec.hard_negatives, seed)
     return Contrastive(
         encoder,
-        plans.tokenise(encoder, training, plan),
+        plans.tokenise(encoder, training, plan, plans.share(plan, ranks)),
         plan,
         Weights(spec.temperature),
-        micro_batch=spec.micro_batch,
+        micro_batch=hold(job, spec.slim_batch),
         batch_tokens=spec.batch_tokens,
         mixed=spec.dtype == "bfloat16",
+        ranks=ranks,
     )
 
 

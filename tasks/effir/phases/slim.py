@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 from effir.compress.needs import NEURONS
-from effir.phases import probing
+from effir.phases import probing, stopping
 from effir.phases.job import Job
 from effir.spec import RunSpec
 
 TRAINING = ("slim_steps", "slim_seeds", "slim_learning_rate", "slim_lambda", "slim_beta", "checkpoint_every")
+SHARES = True
 FIELDS = ("neuron_score", *TRAINING, *probing.FIELDS)
 
 
@@ -21,7 +22,7 @@ def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Score the neurons of every MLP that is left; write scores and what they look like."""
+    """Score the neurons of every MLP that is left; write scores and what they look like. Ranks share self-slimming alone."""
     if not _wanted(job.spec):
         return _nothing(job)
     from safetensors.numpy import save_file
@@ -34,7 +35,7 @@ def run(job: Job) -> dict[str, Any]:
     from effir.retrieve.settings import Settings
 
     spec = job.spec
-    device = ready(spec)
+    device = ready(spec, ranks=job.ranks)
     base = job.folder("base")
     model = surgery.drop(load_backbone(base, dtype_of(spec)), Cut.load(job.folder("depth"))).requires_grad_(False)
     encoder = Encoder(model, load_tokenizer(base), Settings.for_training(spec), device)
@@ -73,33 +74,32 @@ def _score(job: Job, encoder: Any) -> tuple[dict[int, Any], dict[str, Any]]:
 def _slimming(job: Job, encoder: Any) -> tuple[dict[int, Any], dict[str, Any]]:
     """Train z with InfoNCE and the sparsity penalty, once per seed; the first seed decides, the others tell how far to trust it."""
     from effir.compress import slimming
-    from effir.phases.compute import stop_flag
     from effir.train import examples
 
     spec = job.spec
-    stopping = stop_flag()
     training = examples.load(job.folder("training"))
-    found = [_learn(job, encoder, training, spec.seed + offset, stopping) for offset in range(spec.slim_seeds if spec.slim_steps else 1)]
+    found = [_learn(job, encoder, training, spec.seed + offset) for offset in range(spec.slim_seeds if spec.slim_steps else 1)]
     figures: dict[str, Any] = dict(slimming.summary(found[0])) if found[0] else {}
     figures["rank_agreement"] = slimming.rank_agreement(found[0], found[1]) if len(found) > 1 and found[0] else None
     return found[0], figures
 
 
-def _learn(job: Job, encoder: Any, training: Any, seed: int, stopping: Any) -> dict[int, Any]:
+def _learn(job: Job, encoder: Any, training: Any, seed: int) -> dict[int, Any]:
     from effir.compress import slimming
     from effir.phases.compute import StoredCheckpoints, ready
     from effir.train.loop import Schedule, fit
 
-    spec = job.spec
-    ready(spec, seed)
+    spec, ranks = job.spec, job.ranks
+    ready(spec, seed, ranks)
     scales = slimming.new_scales(encoder.model)
     if spec.slim_steps and scales:
-        step = probing.contrastive(spec, encoder, training, spec.slim_steps, seed)
+        step = probing.contrastive(job, encoder, training, spec.slim_steps, seed, ranks)
 
         def step_loss(number: int) -> dict[str, float]:
             parts = step.step_loss(number)
             sparsity = spec.slim_lambda * slimming.penalty(scales, spec.slim_beta)
-            sparsity.backward()
+            if ranks.rank == 0:
+                sparsity.backward()
             cost = sparsity.item()
             return parts | {"penalty": cost, "loss": parts["loss"] + cost}
 
@@ -111,7 +111,8 @@ def _learn(job: Job, encoder: Any, training: Any, seed: int, stopping: Any) -> d
         schedule = Schedule(spec.slim_steps, spec.slim_learning_rate, decay=False, clip=None, checkpoint_every=spec.checkpoint_every)
         checkpoints = StoredCheckpoints(job, f"seed{seed}")
         encoder.model.train()
-        with slimming.scaled(encoder.model, scales):
-            fit({str(layer): z for layer, z in scales.items()}, step_loss, schedule, checkpoints, tell, stopping)
+        named = {str(layer): z for layer, z in scales.items()}
+        with slimming.scaled(encoder.model, scales), stopping.at_next_step() as asked:
+            fit(named, step_loss, schedule, checkpoints, tell, asked, ranks, seed)
         job.after_publishing(checkpoints.clear)
     return {layer: z.detach().cpu().numpy() for layer, z in scales.items()}

@@ -5,18 +5,22 @@ from typing import Any
 
 from effir.phases.job import Job
 
+SHARES = True
 FIELDS = ("teacher", "teacher_temperature", "dtype", "seed")
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Score every training query with its own positives and hard negatives; warn where distillation would say nothing."""
+    """Score every training query with its own positives and hard negatives; warn where distillation would say nothing.
+
+    Ranks share the batches of texts that are scored.
+    """
     from effir.phases.compute import ready
     from effir.train import examples, teacher
 
-    device = ready(job.spec)
+    device = ready(job.spec, ranks=job.ranks)
     training = examples.load(job.folder("training"))
     scores, job.forward_passes = teacher.score(
-        training, job.spec.teacher, device, job.spec.dtype, lambda done, of: job.progress(done, of, "texts scored")
+        training, job.spec.teacher, device, job.spec.dtype, lambda done, of: job.progress(done, of, "batches scored"), job.ranks
     )
     (job.out / "scores.json").write_text(json.dumps(scores))
     entropies = teacher.entropies(training, scores, job.spec.teacher_temperature)

@@ -11,6 +11,7 @@ from effir.retrieve.encode import Encoder
 from effir.train.loop import Parts, cached_gradient
 from effir.train.losses import Batch, Weights, total
 from effir.train.plan import Group, Targets, Texts
+from effir.train.ranks import ALONE, Ranks
 
 SHORT = 128
 
@@ -38,6 +39,8 @@ class Contrastive:
 
     plan: a list of groups for every step; teacher: query id → document id → raw score, or None.
     micro_batch: groups held in memory at once (0: all); the result does not depend on it.
+    ranks: each embeds its share of a step's groups, the gradient being the sum over ranks. `plan` and `teacher` are the whole ones;
+    `texts` and `targets` need no more than this rank's share, but for texts.keys.
     batch_tokens: padded tokens per forward pass.
     mixed: matrix products in bfloat16, trainable parameters and losses in float32. Casts are never cached: a cast made in
     the gradient-free pass of gradient caching, or before an optimiser step, would cut the gradient or be stale.
@@ -55,6 +58,7 @@ class Contrastive:
         micro_batch: int = 0,
         batch_tokens: int = 16_384,
         mixed: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.encoder = encoder
         self.texts = texts
@@ -65,16 +69,18 @@ class Contrastive:
         self.micro_batch = micro_batch
         self.batch_tokens = batch_tokens
         self.mixed = mixed
-        self.longest = max((len(tokens) for kind in (texts.queries, texts.documents) for tokens in kind.values()), default=0)
+        self.ranks = ranks
+        self.longest = ranks.largest(max((len(tokens) for kind in (texts.queries, texts.documents) for tokens in kind.values()), default=0))
 
     def step_loss(self, step: int) -> Parts:
-        """Accumulate the gradients of a step; returns its figures."""
+        """Accumulate this rank's part of the gradients of a step; returns the figures of the whole step."""
         groups = list(self.plan[step])
-        size = self.micro_batch or len(groups)
-        chunks = [groups[start : start + size] for start in range(0, len(groups), size)]
+        mine = [groups[index] for index in self.ranks.share(len(groups))]
+        size = self.micro_batch or len(mine)
+        chunks = [mine[start : start + size] for start in range(0, len(mine), size)]
         batch = self.describe(groups)
         with attention_for(self.encoder.model, self.longest):
-            parts = cached_gradient(chunks, self._embed, lambda queries, documents: self._loss(queries, documents, batch))
+            parts = cached_gradient(chunks, self._embed, lambda queries, documents: self._loss(queries, documents, batch), self.ranks)
         return parts | {"chance": 1 / batch.blocked.shape[1]}
 
     def evaluate(self, step: int) -> Parts:
@@ -98,7 +104,7 @@ class Contrastive:
             own.to(device),
             torch.from_numpy(blocked).to(device),
             self._teacher(groups, size, device),
-            *self._targets(groups, columns, device),
+            *self._targets(groups, device),
         )
 
     def _teacher(self, groups: Sequence[Group], size: int, device: str) -> torch.Tensor | None:
@@ -107,12 +113,13 @@ class Contrastive:
         rows = [[self.teacher[group.query_id][document] for document in group.documents] for group in groups]
         return torch.tensor(rows, dtype=torch.float32, device=device)
 
-    def _targets(self, groups: Sequence[Group], columns: list[str], device: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def _targets(self, groups: Sequence[Group], device: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         if self.targets is None:
             return None, None
-        queries = self.targets.queries[[self.targets.query_rows[group.query_id] for group in groups]]
-        documents = self.targets.documents[[self.targets.document_rows[document] for document in columns]]
-        return torch.from_numpy(queries).to(device), torch.from_numpy(documents).to(device)
+        mine = [groups[index] for index in self.ranks.share(len(groups))]
+        queries = self.targets.queries[[self.targets.query_rows[group.query_id] for group in mine]]
+        documents = self.targets.documents[[self.targets.document_rows[document] for group in mine for document in group.documents]]
+        return self.ranks.gather(torch.from_numpy(queries).to(device))[0], self.ranks.gather(torch.from_numpy(documents).to(device))[0]
 
     def _embed(self, groups: Sequence[Group]) -> tuple[torch.Tensor, torch.Tensor]:
         queries = [self.texts.queries[group.query_id] for group in groups]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 
 from effir.errors import EffirError, Stopped
 from effir.train.checkpoint import random_states
+from effir.train.ranks import ALONE, Ranks
 
 Parts = dict[str, float]
 
@@ -82,75 +82,100 @@ def fit(
     checkpoints: Checkpoints | None = None,
     report: Callable[[int, Parts], None] | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
+    seed: int = 0,
 ) -> list[Parts]:
     """Run `step_loss` (which accumulates gradients and returns figures) and AdamW for schedule.steps steps.
 
-    Returns the figures of every step, those before a resume included. Raises EffirError on a loss that is not finite and on collapse,
-    and Stopped, after a checkpoint, once `stopping` says so.
+    Ranks each accumulate a part of the gradient and take the same step with their sum; rank 0 alone saves checkpoints. Their random
+    numbers come from `seed`. Returns the figures of every step, those before a resume included. Raises EffirError on a loss that is
+    not finite, on collapse and if ranks drift apart, and Stopped, after a checkpoint, once `stopping` says so on some rank.
     """
-    accelerator = Accelerator(cpu=next(iter(parameters.values())).device.type == "cpu")
     optimiser = torch.optim.AdamW(
         list(parameters.values()), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, betas=(0.9, 0.999), eps=1e-8
     )
-    history: list[Parts] = []
     watch = Watch()
-    if checkpoints and (state := checkpoints.load(parameters, optimiser)) is not None:
-        history = state["history"]
-        for step, parts in enumerate(history):
-            watch.look(step, parts)
-    for step in range(len(history), schedule.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate * schedule.factor(step)
-        optimiser.zero_grad(set_to_none=True)
-        parts = step_loss(step)
+    state = checkpoints.load(parameters, optimiser) if checkpoints else None
+    history: list[Parts] = state["history"] if state else []
+    for step, parts in enumerate(history):
         watch.look(step, parts)
-        if schedule.clip is not None:
-            parts["gradient_norm"] = float(accelerator.clip_grad_norm_(list(parameters.values()), schedule.clip))
-        optimiser.step()
+    ranks.check(parameters.values(), len(history))
+    for step in range(len(history), schedule.steps):
+        ranks.seed(seed, step)
+        parts = _step(step, parameters, optimiser, step_loss, schedule, watch, ranks)
         history.append(parts)
         if report:
             report(step, parts)
-        due = (step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps
-        if checkpoints and (due or stopping()):
-            checkpoints.save(step + 1, parameters, optimiser, {"history": history})
-        if stopping():
+        stop = ranks.any(stopping())
+        if stop or ((step + 1) % schedule.checkpoint_every == 0 and step + 1 < schedule.steps):
+            ranks.check(parameters.values(), step + 1)
+            if checkpoints and ranks.rank == 0:
+                checkpoints.save(step + 1, parameters, optimiser, {"history": history})
+        if stop:
+            ranks.wait()
             raise Stopped(f"stopped on request after step {step + 1} of {schedule.steps}; a retry goes on from there")
+    ranks.check(parameters.values(), len(history))
     return history
+
+
+def _step(
+    step: int,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    step_loss: Callable[[int], Parts],
+    schedule: Schedule,
+    watch: Watch,
+    ranks: Ranks,
+) -> Parts:
+    for group in optimiser.param_groups:
+        group["lr"] = schedule.learning_rate * schedule.factor(step)
+    optimiser.zero_grad(set_to_none=True)
+    parts = step_loss(step)
+    watch.look(step, parts)
+    ranks.add_gradients(parameters.values())
+    if schedule.clip is not None:
+        parts["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(list(parameters.values()), schedule.clip))
+    optimiser.step()
+    return parts
 
 
 def cached_gradient(
     chunks: list[Any],
     embed: Callable[[Any], tuple[torch.Tensor, ...]],
     loss_of: Callable[..., tuple[torch.Tensor, Parts]],
+    ranks: Ranks = ALONE,
 ) -> Parts:
     """Gradient of a loss over a whole batch, with one chunk in memory at a time (GradCache, Gao et al. 2021).
 
     embed(chunk) → tensors (n_i, d); loss_of(*the tensors concatenated over chunks) → scalar and figures. Gradients are accumulated
-    in the parameters. Random states are replayed, so dropout is the same in both passes. One chunk takes the plain path.
+    in the parameters. Random states are replayed, so dropout is the same in both passes. Alone, one chunk takes the plain path.
+
+    Ranks have chunks of their own. Their vectors are gathered, so every rank has the loss over the whole batch, and each passes back
+    what flows through its own vectors: the gradient is the sum over ranks, which `fit` forms.
     """
-    if len(chunks) == 1:
+    if len(chunks) == 1 and ranks.count == 1:
         loss, parts = loss_of(*embed(chunks[0]))
         loss.backward()
         return parts
-    states, vectors = [], []
-    with torch.no_grad():
-        for chunk in chunks:
-            states.append(random_states())
-            vectors.append(embed(chunk))
-    leaves = [torch.cat(column).detach().requires_grad_() for column in zip(*vectors, strict=True)]
+    keep = len(chunks) == 1
+    states, passes = [], []
+    for chunk in chunks:
+        states.append(random_states())
+        with torch.set_grad_enabled(keep):
+            passes.append(embed(chunk))
+    gathered = [ranks.gather(torch.cat([vector.detach() for vector in column])) for column in zip(*passes, strict=True)]
+    leaves = [vectors.requires_grad_() for vectors, _ in gathered]
     loss, parts = loss_of(*leaves)
     loss.backward()
     gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
-    starts = [0] * len(leaves)
-    for chunk, state in zip(chunks, states, strict=True):
-        _restore(state)
-        again = embed(chunk)
-        surrogate = torch.zeros((), dtype=leaves[0].dtype, device=leaves[0].device)
-        for column, vector in enumerate(again):
-            rows = slice(starts[column], starts[column] + len(vector))
-            surrogate = surrogate + (vector * gradients[column][rows]).sum()
-            starts[column] += len(vector)
-        surrogate.backward()
+    starts = [own.start for _, own in gathered]
+    for chunk, state, vectors in zip(chunks, states, passes, strict=True):
+        if not keep:
+            _restore(state)
+            vectors = embed(chunk)
+        ends = [start + len(vector) for start, vector in zip(starts, vectors, strict=True)]
+        torch.autograd.backward(vectors, [gradient[start:end] for gradient, start, end in zip(gradients, starts, ends, strict=True)])
+        starts = ends
     return parts
 
 

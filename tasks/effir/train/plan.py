@@ -9,6 +9,7 @@ import numpy as np
 from effir.errors import BadInput
 from effir.retrieve.encode import Encoder
 from effir.train.examples import TrainingSet, batch_at
+from effir.train.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,20 @@ def _filled(negatives: Sequence[str], count: int, positives: Sequence[str], corp
     return found
 
 
-def tokenise(encoder: Encoder, training: TrainingSet, plan: Sequence[Sequence[Group]]) -> Texts:
-    """Token ids of every query and document of a plan, each text once."""
-    groups = [group for step in plan for group in step]
+def share(plan: Sequence[Sequence[Group]], ranks: Ranks) -> list[list[Group]]:
+    """What a rank embeds of a plan: its part of every step."""
+    return [[groups[index] for index in ranks.share(len(groups))] for groups in plan]
+
+
+def tokenise(
+    encoder: Encoder, training: TrainingSet, plan: Sequence[Sequence[Group]], shared: Sequence[Sequence[Group]] | None = None
+) -> Texts:
+    """Token ids of every query and document of a plan, each text once; of `shared` alone where a rank embeds no more than that."""
+    groups = [group for step in (plan if shared is None else shared) for group in step]
     queries = {example.query_id: example.query for example in training.examples}
     asked = sorted({group.query_id for group in groups})
     shown = sorted({document for group in groups for document in group.documents})
-    named = {document for group in groups for document in group.relevant} | set(shown)
+    named = {document for step in plan for group in step for document in (*group.relevant, *group.documents)}
     return Texts(
         dict(zip(asked, encoder.tokenize([queries[one] for one in asked], "query"), strict=True)),
         dict(zip(shown, encoder.tokenize([training.text(one) for one in shown], "document"), strict=True)),

@@ -10,26 +10,34 @@ from effir.errors import BadInput, EffirError
 from effir.retrieve import minilm
 from effir.train.examples import TrainingSet
 from effir.train.losses import group_entropy
+from effir.train.ranks import ALONE, Ranks
 
 Scores = dict[str, dict[str, float]]
 SCORED = 256
 
 
 def score(
-    training: TrainingSet, teacher: str, device: str, dtype: str = "float32", progress: Callable[[int, int], None] | None = None
+    training: TrainingSet,
+    teacher: str,
+    device: str,
+    dtype: str = "float32",
+    progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Scores, int]:
     """(query id → document id → raw score, forward passes), by the scores in the data, the packaged MiniLM, or a cross-encoder by name.
 
-    Cross-encoders give logits (no sigmoid), bi-encoders cosines. Raises BadInput if the data holds no scores or the model cannot be had,
-    EffirError if a score is not finite.
+    Cross-encoders give logits (no sigmoid), bi-encoders cosines. Ranks each take some of the batches and all get all scores: the
+    batches, and so the scores, do not depend on how many ranks there are. Forward passes are this rank's. Raises BadInput if the
+    data holds no scores or the model cannot be had, EffirError if a score is not finite.
     """
     if teacher == "none":
         return {}, 0
     if teacher == "data":
         return _from_data(training), 0
-    scores, passes = (
-        _bi_encoder(training, device, dtype, progress) if teacher == "minilm" else _cross_encoder(training, teacher, device, progress)
-    )
+    if teacher == "minilm":
+        scores, passes = _bi_encoder(training, device, dtype, progress, ranks)
+    else:
+        scores, passes = _cross_encoder(training, teacher, device, progress, ranks)
     for query, row in scores.items():
         for document, value in row.items():
             if not math.isfinite(value):
@@ -59,27 +67,28 @@ def _from_data(training: TrainingSet) -> Scores:
     return scores
 
 
-def _bi_encoder(training: TrainingSet, device: str, dtype: str, progress: Callable[[int, int], None] | None) -> tuple[Scores, int]:
+def _bi_encoder(
+    training: TrainingSet, device: str, dtype: str, progress: Callable[[int, int], None] | None, ranks: Ranks
+) -> tuple[Scores, int]:
     model = minilm.load(device, dtype)
     documents = sorted({one for example in training.examples for one in (*example.positives, *example.negatives)})
     texts = [example.query for example in training.examples] + [training.text(one) for one in documents]
-    vectors = []
-    for start in range(0, len(texts), SCORED):
-        vectors.append(
-            model.encode(texts[start : start + SCORED], normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False)
-        )
-        if progress:
-            progress(min(start + SCORED, len(texts)), len(texts))
-    found = torch.cat(vectors).float().cpu()
+
+    def embed(part: Sequence[str]) -> torch.Tensor:
+        return model.encode(list(part), normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False).float().cpu()
+
+    found, passes = _in_batches(texts, embed, progress, ranks)
     queries, rows = found[: len(training.examples)], dict(zip(documents, found[len(training.examples) :], strict=True))
     scores = {
         example.query_id: {one: float(vector @ rows[one]) for one in (*example.positives, *example.negatives)}
         for example, vector in zip(training.examples, queries, strict=True)
     }
-    return scores, len(vectors)
+    return scores, passes
 
 
-def _cross_encoder(training: TrainingSet, name: str, device: str, progress: Callable[[int, int], None] | None) -> tuple[Scores, int]:
+def _cross_encoder(
+    training: TrainingSet, name: str, device: str, progress: Callable[[int, int], None] | None, ranks: Ranks
+) -> tuple[Scores, int]:
     from sentence_transformers import CrossEncoder
 
     try:
@@ -89,18 +98,28 @@ def _cross_encoder(training: TrainingSet, name: str, device: str, progress: Call
             f"the teacher {name!r} cannot be loaded ({str(error).splitlines()[0]}): give a local folder, or teacher=minilm, data or none"
         ) from None
     pairs = [(example, one) for example in training.examples for one in (*example.positives, *example.negatives)]
+
+    def logits(part: Sequence[tuple[Any, str]]) -> torch.Tensor:
+        asked = [(example.query, training.text(one)) for example, one in part]
+        return torch.as_tensor(model.predict(asked, activation_fn=torch.nn.Identity(), show_progress_bar=False)).float().view(-1, 1)
+
+    found, passes = _in_batches(pairs, logits, progress, ranks)
     scores: Scores = {}
-    passes = 0
-    for start in range(0, len(pairs), SCORED):
-        part = pairs[start : start + SCORED]
-        values = _logits(model, [(example.query, training.text(one)) for example, one in part])
-        for (example, one), value in zip(part, values, strict=True):
-            scores.setdefault(example.query_id, {})[one] = float(value)
-        passes += 1
-        if progress:
-            progress(start + len(part), len(pairs))
+    for (example, one), (value,) in zip(pairs, found.tolist(), strict=True):
+        scores.setdefault(example.query_id, {})[one] = value
     return scores, passes
 
 
-def _logits(model: Any, pairs: Sequence[tuple[str, str]]) -> Any:
-    return model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
+def _in_batches(
+    items: Sequence[Any], model: Callable[[Sequence[Any]], torch.Tensor], progress: Callable[[int, int], None] | None, ranks: Ranks
+) -> tuple[torch.Tensor, int]:
+    """What the model makes of all items, (n, width), in batches of SCORED; and how many batches this rank took."""
+    starts = range(0, len(items), SCORED)
+    mine = [starts[index] for index in ranks.share(len(starts))]
+    rows = []
+    for done, start in enumerate(mine, 1):
+        rows.append(model(items[start : start + SCORED]))
+        if progress:
+            progress(done, len(mine))
+    width = ranks.largest(rows[0].shape[1] if rows else 0)
+    return ranks.gather(torch.cat([torch.zeros(0, width), *rows]))[0], len(rows)

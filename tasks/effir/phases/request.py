@@ -1,0 +1,108 @@
+"""A phase call, read: what is asked, which digest names its result, and whether that was made before.
+
+The call is JSON: {"run": {"id", "mlflow_run_id", …}, "inputs": {name: manifest URI or a list of them}, "arguments": {…},
+"caption": {what people tell it apart by}, "halvings": how often memory ran out before (default 0), and either "spec": {RunSpec} or
+"profile": NAME with "overrides": {field: value}}.
+The result is JSON: {"phase", "arguments", "caption", "manifest", "digest", "cached", "seconds", "forward_passes", "numbers",
+"parts", "output"}. Both files are small; artifacts never pass through the orchestrator.
+"""
+
+import importlib
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from effir.errors import BadInput
+from effir.manifest import MANIFEST, Manifest, code_version, digest_of, library_versions, machine
+from effir.services.store import Store
+from effir.spec import RunSpec, parse, resolve
+
+PHASES = (
+    "begin", "arms", "prepare", "teacher", "importance", "depth", "slim", "narrow", "finetune",
+    "encode", "evaluate", "speed", "verify", "gate", "promote", "report", "assess", "frontier",
+)  # fmt: skip
+
+
+@dataclass
+class Request:
+    """One call of a phase. `key` is everything that decides the result's bytes, `digest` its name."""
+
+    name: str
+    module: Any
+    call: dict[str, Any]
+    spec: RunSpec
+    key: dict[str, Any]
+    store: Store
+    result_uri: str
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.digest = digest_of(self.key)
+        self.fresh: bool = getattr(self.module, "FRESH", False)
+        self.shares: bool = getattr(self.module, "SHARES", False)
+
+    def found(self) -> Manifest | None:
+        """The artifact, where it was finished before and every byte is in place."""
+        return None if self.fresh else self.store.find(self.name, self.digest)
+
+    def answer(self, manifest: Manifest, cached: bool) -> dict[str, Any]:
+        """Write the result and return it."""
+        artifact = self.store.artifact(self.name, self.digest)
+        if cached:
+            print(f"{self.name}: done before, {artifact}", flush=True)
+        result = {
+            "phase": self.name,
+            "arguments": self.call.get("arguments", {}),
+            "caption": self.call.get("caption", {}),
+            "manifest": f"{artifact}/{MANIFEST}",
+            "digest": self.digest,
+            "cached": cached,
+            "seconds": round(time.monotonic() - self.began, 3),
+            "forward_passes": 0 if cached else manifest.forward_passes,
+            "numbers": manifest.numbers,
+            "parts": manifest.parts,
+            "output": manifest.output,
+        }
+        self.store.put_json(self.result_uri, result)
+        return result
+
+
+def read(name: str, call_uri: str, result_uri: str) -> Request:
+    """Read a call. Raises BadInput if there is no such phase or call, or its spec is wrong."""
+    if name not in PHASES:
+        raise BadInput(f"there is no phase {name!r}; choose one of: {', '.join(PHASES)}")
+    store = Store()
+    call = store.get_json(call_uri)
+    spec = resolve(call["profile"], call.get("overrides")) if "profile" in call else parse(call["spec"])
+    module = importlib.import_module(f"effir.phases.{name}")
+    key = key_of(name, module, spec, call)
+    if getattr(module, "FRESH", False):
+        key |= {"run": call["run"], "at": time.time()}
+    return Request(name, module, call, spec, key, store, result_uri)
+
+
+def key_of(name: str, module: Any, spec: RunSpec, call: dict[str, Any]) -> dict[str, Any]:
+    """Everything that decides a phase's bytes.
+
+    A module names the fields of the spec that it uses in FIELDS; its `unused(spec, arguments)` takes out fields and inputs that do not
+    matter under them, and its `fingerprint(spec)` adds what lies outside spec and inputs. How many processes share the work, and how
+    often memory ran out, does not matter.
+    """
+    values, arguments = spec.model_dump(), call.get("arguments", {})
+    unused = module.unused(spec, arguments) if hasattr(module, "unused") else set()
+    fingerprint = getattr(module, "fingerprint", None)
+    return {
+        "phase": name,
+        "code": code_version(f"effir.phases.{name}"),
+        "libraries": library_versions(),
+        "machine": machine(spec.device, spec.threads),
+        "spec": {one: values[one] for one in sorted(set(module.FIELDS) - unused)},
+        "inputs": {one: _digests(value) for one, value in sorted(call.get("inputs", {}).items()) if value and one not in unused},
+        "arguments": arguments,
+        "outside": fingerprint(spec) if fingerprint else None,
+    }
+
+
+def _digests(value: str | list[str]) -> str | list[str]:
+    """A manifest's URI ends in its digest: artifacts/<phase>/<digest>/manifest.json."""
+    return [one.rsplit("/", 2)[1] for one in value] if isinstance(value, list) else value.rsplit("/", 2)[1]

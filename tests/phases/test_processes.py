@@ -1,0 +1,132 @@
+"""A phase shared by several processes, started by torchrun's agent, the way a container runs it."""
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from effir.errors import BadInput
+from effir.manifest import MANIFEST
+from effir.phases.launcher import launch
+
+REFERENCE = {"model": "reference"}
+
+
+@pytest.fixture
+def taught(chain):
+    """A chain up to the fine-tuning, with hard negatives and gradient caching."""
+
+    def make(**changes):
+        settings = {"lora_dropout": 0.0, "batch": 9, "micro_batch": 2, "hard_negatives": 2, "learning_rate": 1e-3}
+        one = chain(**settings | changes)
+        one.cut()
+        return one
+
+    return make
+
+
+class Weights:
+    """Weights of an exported model and what training changed them by."""
+
+    def __init__(self, one, label: str, folder: Path) -> None:
+        found = load_file(one.file(label, "model/model.safetensors", folder))
+        base = load_file(one.file("base", "model.safetensors", folder))
+        self.values = {name: value for name, value in found.items() if value.shape == base[name].shape}
+        self.changes = {name: value - base[name] for name, value in self.values.items() if not value.equal(base[name])}
+
+    def differ(self, other: "Weights") -> tuple[float, float]:
+        """Largest relative difference of a tensor, and of a change."""
+        assert self.values.keys() == other.values.keys() and self.changes.keys() == other.changes.keys() and self.changes
+        return max(_relative(self.values, other.values)), max(_relative(self.changes, other.changes))
+
+
+def _relative(one: dict, other: dict) -> list[float]:
+    return [float((value - other[name]).norm() / value.norm()) for name, value in one.items()]
+
+
+def alive(uri: str) -> list[psutil.Process]:
+    """Processes that execute this call."""
+    return [one for one in psutil.process_iter(["cmdline"]) if uri in (one.info["cmdline"] or [])]
+
+
+def test_two_processes_give_the_weights_of_one(taught, tmp_path):
+    """The whole loss: hard negatives, a teacher, regression and ranking onto the reference; gradient caching."""
+    one = taught(teacher="minilm", teacher_temperature=0.05, ranking_weight=0.5)
+    one.run("finetune", one.lesson(), REFERENCE, "reference")
+    heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"]}
+    one.run("finetune", heal, {"model": "candidate"}, "candidate")
+    expected, told = Weights(one, "candidate", tmp_path / "one"), one.store.get_json(one.uris["candidate"])
+    one.forget("candidate")
+    command = [*one.command("finetune", heal, {"model": "candidate"}, "candidate"), "--processes", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    weights, changes = expected.differ(Weights(one, "candidate", tmp_path / "two"))
+    print(weights, changes)
+    assert weights < 1e-5
+    assert changes < 1e-4
+    found = one.store.get_json(one.uris["candidate"])
+    assert found["digest"] == told["digest"]
+    assert found["numbers"] == pytest.approx(told["numbers"], rel=1e-5)
+    assert done.stdout.count("finetune: 8 of 8") == 1
+    assert not list(one.store.list(f"{one.store.root}/checkpoints"))
+
+    again = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (again.returncode, "done before" in again.stdout) == (0, True)
+
+
+def test_terminated_as_two_processes_and_resumed_on_two_nodes(taught, tmp_path):
+    one = taught(reference_steps=60, checkpoint_every=1000)
+    one.run("finetune", one.lesson(), REFERENCE, "reference")
+    expected = Weights(one, "reference", tmp_path / "straight")
+    one.forget("reference")
+
+    command = one.command("finetune", one.lesson(), REFERENCE, "reference")
+    process = subprocess.Popen([*command, "--processes", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout:
+        if line.startswith("finetune: "):
+            process.send_signal(signal.SIGTERM)
+            break
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 75, output
+    assert output.splitlines()[-1].startswith("effir: stopped on request after step ")
+    assert [uri for uri, _ in one.store.list(f"{one.store.root}/checkpoints") if uri.endswith(MANIFEST)]
+    assert not alive(command[-1])
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = f"127.0.0.1:{free.getsockname()[1]}"
+    node = [*command, "--nodes", "2", "--rendezvous", meet]
+    loopback = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
+    nodes = [subprocess.Popen(node, env=loopback, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    told = [one.communicate(timeout=200)[0] for one in nodes]
+    assert [one.returncode for one in nodes] == [0, 0], told
+    assert sorted("resuming after step" in one for one in told) == [False, True]
+    weights, changes = expected.differ(Weights(one, "reference", tmp_path / "resumed"))
+    print(weights, changes)
+    assert weights < 1e-5
+    assert changes < 1e-4
+
+
+def test_what_is_wrong_in_a_process_is_the_last_thing_said(taught):
+    one = taught(batch=2)
+    command = one.command("finetune", one.lesson(), REFERENCE, "reference")
+    done = subprocess.run([*command, "--processes", "3"], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2, done.stderr
+    sentence = "effir: finetune has 2 queries a step, too few for 3 processes: use fewer or a larger batch"
+    assert done.stderr.splitlines()[-1] == sentence
+    assert not alive(command[-1])
+
+
+def test_work_that_cannot_be_shared_is_refused(taught):
+    one = taught()
+    inputs = {"base": one.uris["base"], "importance": one.uris["importance"]}
+    with pytest.raises(BadInput, match="phase depth is work for one process"):
+        launch("depth", *one.call("depth", inputs), processes=2)
+    for address in ("", "host", "host:port", "a host:29400"):
+        with pytest.raises(BadInput, match="2 nodes need a place to meet: give --rendezvous HOST:PORT"):
+            launch("finetune", *one.call("finetune", one.lesson(), REFERENCE), processes=1, nodes=2, rendezvous=address)
