@@ -66,7 +66,8 @@ def _scan(queries: NDArray[np.float32], best: list[Ranking], documents: NDArray[
     rows = max(1, BLOCK // queries.shape[1])
     for start in range(0, len(documents), rows):
         block = _checked(documents[start : start + rows], ids[start : start + rows])
-        found = _candidates(queries, block, k)
+        floor = np.array([scores[-1] if len(scores) == k else -np.inf for scores, _ in best], np.float32)
+        found = _candidates(queries, block, k, floor)
         for row, near in enumerate(found):
             scores = products(queries[row], block[near])
             best[row] = merge(best[row], (scores, names[start : start + rows][near]), k)
@@ -105,8 +106,8 @@ def ranked(scores: NDArray[np.floating], ids: NDArray[Any], k: int) -> NDArray[n
     return order[:k]
 
 
-def _candidates(queries: NDArray[np.float32], block: NDArray[np.float32], k: int) -> list[NDArray[np.intp]]:
-    """For every query the rows of a block that may be among its k best in exact arithmetic, a superset."""
+def _candidates(queries: NDArray[np.float32], block: NDArray[np.float32], k: int, floor: NDArray[np.float32]) -> list[NDArray[np.intp]]:
+    """For every query the rows of a block that may be among its k best, and not below its `floor` (q,), in exact arithmetic; a superset."""
     import faiss
 
     if len(block) <= k:
@@ -120,7 +121,8 @@ def _candidates(queries: NDArray[np.float32], block: NDArray[np.float32], k: int
         scores, rows = faiss.knn(np.ascontiguousarray(queries[open_]), block, fetch, metric=faiss.METRIC_INNER_PRODUCT)
         settled = (scores[:, -1] < scores[:, k - 1] - 2 * error[open_]) | (fetch == len(block))
         for position in np.flatnonzero(settled):
-            found[open_[position]] = rows[position].astype(np.intp)
+            high = scores[position] >= floor[open_[position]] - 2 * error[open_[position]]
+            found[open_[position]] = rows[position][high].astype(np.intp)
         open_ = open_[~settled]
     return found
 
