@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from effir.errors import BadInput
-from effir.retrieve.collections import Collection, Document, document_text, load_folder, sample, save_folder
+from effir.retrieve.collections import Collection, Document, document_text, load_folder, load_judged, sample, save_folder
 
 SMALL = Collection(
     name="small",
@@ -47,6 +47,32 @@ def test_the_same_collection_gives_the_same_bytes(folder: Path, tmp_path: Path) 
     again = save_folder(load_folder(folder), tmp_path / "again")
     for path in folder.rglob("*.*"):
         assert (again / path.relative_to(folder)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_a_corpus_in_shards_is_the_same_corpus(tmp_path: Path, size: int) -> None:
+    folder = save_folder(SMALL, tmp_path / "shards", shard_documents=size)
+    assert not (folder / "corpus.jsonl").exists()
+    assert whole(load_folder(folder)) == SMALL
+    shards = json.loads((folder / "collection.json").read_text())["shards"]
+    assert [shard["documents"] for shard in shards] == {1: [1, 1, 1, 1], 3: [3, 1], 4: [4]}[size]
+    again = save_folder(load_folder(folder), tmp_path / "whole")
+    expected = save_folder(SMALL, tmp_path / "expected")
+    for path in expected.rglob("*.*"):
+        assert (again / path.relative_to(expected)).read_bytes() == path.read_bytes()
+
+
+def test_a_corpus_in_files_is_read_anew_each_time_and_not_before(folder: Path) -> None:
+    corpus = load_folder(folder).corpus
+    assert len(corpus) == 4
+    (folder / "corpus.jsonl").write_text('{"_id": "d1", "text": "changed"}\n')
+    assert dict(corpus.items()) == {"d1": Document("", "changed")}
+    assert list(corpus) == ["d1"]
+
+
+def test_judgements_are_read_without_the_corpus(folder: Path) -> None:
+    (folder / "corpus.jsonl").unlink()
+    assert load_judged(folder, SMALL.corpus) == SMALL
 
 
 def test_windows_line_ends_and_byte_order_marks_change_nothing(folder: Path) -> None:
@@ -163,6 +189,17 @@ def test_a_sample_keeps_every_judged_document_and_is_marked() -> None:
     assert small.pooled
     assert not sample(big(), 12, None, 3).pooled
     assert len(sample(big(), 12, 10, 3).corpus) == 24
+
+
+def test_a_sample_of_a_folder_is_that_of_its_documents(tmp_path: Path) -> None:
+    folder = save_folder(big(), tmp_path / "big")
+    for documents in (10, 60, 199, 200, None):
+        found = sample(load_folder(folder), 12, documents, 3)
+        expected = sample(big(), 12, documents, 3)
+        assert len(found.corpus) == len(whole(found).corpus)
+        assert list(found.corpus.items()) == list(expected.corpus.items())
+        assert whole(found) == whole(expected)
+        assert found.pooled is (documents not in (200, None))
 
 
 def test_a_sample_depends_on_the_seed_and_not_on_the_order() -> None:
