@@ -90,7 +90,7 @@ def test_a_beir_collection_at_hand_is_not_fetched(beir: Path, tmp_path: Path, mo
     monkeypatch.setattr(sources, "BEIR_ARCHIVE", "http://127.0.0.1:1/{}.zip")
     monkeypatch.setenv("EFFIR_DATA", str(beir.parent))
     name = f"beir:{beir.name}"
-    assert sources.collection(name, "toy", tmp_path / "scratch").corpus == CORPUS
+    assert dict(sources.collection(name, "toy", tmp_path / "scratch").corpus.items()) == CORPUS
     before = sources.fingerprint([name])
     (beir / "corpus.jsonl").write_text((beir / "corpus.jsonl").read_text().replace("two", "2"))
     assert sources.fingerprint([name]) != before
@@ -111,7 +111,7 @@ def test_beirs_own_loader_fetches_an_archive(beir: Path, tmp_path: Path, monkeyp
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(sources, "BEIR_ARCHIVE", f"http://127.0.0.1:{server.server_port}/{{}}.zip")
         found = sources.collection("beir:toy", "toy", tmp_path)
-        assert found.corpus == CORPUS
+        assert dict(found.corpus.items()) == CORPUS
         with pytest.raises(BadInput, match=r"could not be downloaded \(HTTPError\)"):
             sources.collection("beir:absent", "absent", tmp_path)
         server.shutdown()

@@ -14,7 +14,8 @@ from typing import Any
 
 from effir.bases import PACKAGED, local_files
 from effir.errors import BadInput
-from effir.retrieve.collections import Collection, load_folder, read_corpus, read_lines
+from effir.retrieve.collections import Collection, load_folder
+from effir.retrieve.files import read_corpus, read_lines
 from effir.train.examples import TrainingSet, from_beir, from_collection, from_jsonl, load
 
 BEIR_ARCHIVE = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{}.zip"

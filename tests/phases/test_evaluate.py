@@ -48,14 +48,14 @@ def encode(store: Store, given: Collection, model: str, shards: int, folder: Pat
     uris = []
     for shard, rows in enumerate(np.array_split(np.arange(len(ids)), shards)):
         here = folder / f"{model}-{given.name}-{shards}-{shard}"
-        here.mkdir()
+        here.mkdir(parents=True)
         np.save(here / "corpus.npy", documents[rows])
         (here / "corpus_ids.json").write_text(json.dumps([ids[row] for row in rows]))
         if shard == 0:
             np.save(here / "queries.npy", queries)
             (here / "queries_ids.json").write_text(json.dumps(list(given.queries)))
         arguments = {"model": model, "collection": given.name, "shard": shard}
-        uris.append(publish(store, "encode", {"arguments": arguments, "shards": shards}, here))
+        uris.append(publish(store, "encode", {"arguments": arguments, "shards": shards, "from": [ids, list(given.queries)]}, here))
     return uris
 
 
@@ -71,10 +71,16 @@ def fetch(store: Store, result: dict[str, Any], folder: Path) -> Path:
     )
 
 
+def stored(store: Store, given: Collection, shards: int, folder: Path) -> str:
+    here = save_folder(given, folder / f"{given.name}-in-{shards}", shard_documents=len(given.corpus) // shards)
+    return publish(store, "collection", {"name": given.name, "shards": shards}, here)
+
+
 @pytest.fixture
 def given(s3_store: Store, tmp_path: Path) -> tuple[list[Collection], list[str]]:
+    """Two collections, stored in three shards each."""
     collections = [collection("alpha"), replace(collection("beta"), clusters={})]
-    return collections, [publish(s3_store, "collection", {"name": one.name}, save_folder(one, tmp_path / one.name)) for one in collections]
+    return collections, [stored(s3_store, one, 3, tmp_path) for one in collections]
 
 
 def test_files_agree_with_each_other_and_with_beir(s3_store: Store, given: tuple[list[Collection], list[str]], tmp_path: Path) -> None:
@@ -108,11 +114,12 @@ def test_files_agree_with_each_other_and_with_beir(s3_store: Store, given: tuple
     assert result["numbers"]["alpha/ndcg_at_10"] == table["candidate"]["alpha"]["ndcg_at_10"]
 
 
-def test_the_number_of_shards_changes_nothing(s3_store: Store, given: tuple[list[Collection], list[str]], tmp_path: Path) -> None:
-    collections, uris = given
+def test_the_number_of_shards_changes_nothing(s3_store: Store, tmp_path: Path) -> None:
+    alpha = collection("alpha")
     found = []
     for shards in (1, 4):
-        result = evaluate(s3_store, encode(s3_store, collections[0], "candidate", shards, tmp_path), uris[:1])
+        encoded = encode(s3_store, alpha, "candidate", shards, tmp_path)
+        result = evaluate(s3_store, encoded, [stored(s3_store, alpha, shards, tmp_path)])
         assert not result["cached"]
         folder = fetch(s3_store, result, tmp_path / f"out{shards}")
         found.append({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")})
@@ -134,4 +141,9 @@ def test_what_does_not_fit_together_is_refused(s3_store: Store, given: tuple[lis
         evaluate(s3_store, shards, [])
     fewer = replace(collections[0], name="beta", queries={"q1": "x"}, qrels={"q1": {"d1": 1}})
     with pytest.raises(BadInput, match="not those of beta"):
-        evaluate(s3_store, encode(s3_store, fewer, "candidate", 1, tmp_path), uris[1:])
+        evaluate(s3_store, encode(s3_store, fewer, "candidate", 3, tmp_path), uris[1:])
+    for shards, number in ((4, 0), (3, 1)):
+        others = {key if key != "d30" else "d99": document for key, document in collections[1].corpus.items()}
+        moved = encode(s3_store, replace(collections[1], corpus=others), "candidate", shards, tmp_path / "moved")
+        with pytest.raises(BadInput, match=f"shard {number} of beta was encoded from another version of it"):
+            evaluate(s3_store, moved, uris[1:])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,12 @@ def test_everything_a_run_reads_is_stored_with_digests(s3_store: Store, base: Pa
         "beta": {"documents": 31, "queries": 1, "shards": 4, "pooled": False, "empty_documents": 1},
     }
     assert len(result["numbers"]) == 5
-    assert load_folder(part(s3_store, result, "alpha", tmp_path)) == load_folder(data / "alpha")
+    stored, given = load_folder(part(s3_store, result, "alpha", tmp_path)), load_folder(data / "alpha")
+    assert replace(stored, corpus=None) == replace(given, corpus=None)
+    assert list(stored.corpus.items()) == list(given.corpus.items())
+    shards = sorted((tmp_path / "alpha" / "corpus").iterdir())
+    assert [len(shard.read_text().splitlines()) for shard in shards] == [10, 10, 10, 1]
+    assert b"".join(shard.read_bytes() for shard in shards) == (data / "alpha" / "corpus.jsonl").read_bytes()
     assert load_folder(part(s3_store, result, "beta", tmp_path)).clusters == {"q1": "c"}
     training = load(part(s3_store, result, "training", tmp_path))
     assert len(training.examples) == 12

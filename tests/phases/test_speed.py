@@ -60,7 +60,7 @@ def inputs(s3_store: Store, tmp_path: Path) -> dict:
     return {
         "reference": publish(s3_store, "finetune", export(tmp_path / "reference", None)),
         "candidate": publish(s3_store, "finetune", export(tmp_path / "candidate", cut)),
-        "collections": [publish(s3_store, "collection", save_folder(one, tmp_path / one.name)) for one in given],
+        "collections": [publish(s3_store, "collection", save_folder(one, tmp_path / one.name, shard_documents=12)) for one in given],
     }
 
 

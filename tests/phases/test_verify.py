@@ -56,7 +56,10 @@ class Run:
         self.model = candidate(folder / "candidate")
         self.collections = [collection("alpha"), collection("beta")]
         self.encoder = loading.load_encoder(self.model, dtype)
-        self.uris = [self.publish("collection", {"name": one.name}, save_folder(one, folder / one.name)) for one in self.collections]
+        self.uris = [
+            self.publish("collection", {"name": one.name}, save_folder(one, folder / one.name, shard_documents=25))
+            for one in self.collections
+        ]
         self.candidate = self.publish("finetune", {"arguments": {"model": "candidate"}}, self.model)
 
     def publish(self, phase: str, key: dict[str, Any], folder: Path) -> str:

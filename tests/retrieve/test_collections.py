@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from effir.errors import BadInput
-from effir.retrieve.collections import Collection, Document, document_text, load_folder, sample, save_folder
+from effir.retrieve.collections import Collection, Document, document_text, load_folder, load_judged, sample, save_folder
 
 SMALL = Collection(
     name="small",
@@ -28,13 +28,18 @@ def folder(tmp_path: Path) -> Path:
     return save_folder(SMALL, tmp_path / "small")
 
 
+def whole(collection: Collection) -> Collection:
+    """The same with its documents in memory."""
+    return replace(collection, corpus=dict(collection.corpus.items()))
+
+
 def append(path: Path, text: str) -> int:
     path.write_text(path.read_text() + text)
     return len(path.read_text().rstrip("\n").split("\n"))
 
 
 def test_a_collection_survives_the_folder(folder: Path) -> None:
-    assert load_folder(folder) == SMALL
+    assert whole(load_folder(folder)) == SMALL
     assert list(load_folder(folder).corpus) == list(SMALL.corpus)
 
 
@@ -44,34 +49,60 @@ def test_the_same_collection_gives_the_same_bytes(folder: Path, tmp_path: Path) 
         assert (again / path.relative_to(folder)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_a_corpus_in_shards_is_the_same_corpus(tmp_path: Path, size: int) -> None:
+    folder = save_folder(SMALL, tmp_path / "shards", shard_documents=size)
+    assert not (folder / "corpus.jsonl").exists()
+    assert whole(load_folder(folder)) == SMALL
+    shards = json.loads((folder / "collection.json").read_text())["shards"]
+    assert [shard["documents"] for shard in shards] == {1: [1, 1, 1, 1], 3: [3, 1], 4: [4]}[size]
+    again = save_folder(load_folder(folder), tmp_path / "whole")
+    expected = save_folder(SMALL, tmp_path / "expected")
+    for path in expected.rglob("*.*"):
+        assert (again / path.relative_to(expected)).read_bytes() == path.read_bytes()
+
+
+def test_a_corpus_in_files_is_read_anew_each_time_and_not_before(folder: Path) -> None:
+    corpus = load_folder(folder).corpus
+    assert len(corpus) == 4
+    (folder / "corpus.jsonl").write_text('{"_id": "d1", "text": "changed"}\n')
+    assert dict(corpus.items()) == {"d1": Document("", "changed")}
+    assert list(corpus) == ["d1"]
+
+
+def test_judgements_are_read_without_the_corpus(folder: Path) -> None:
+    (folder / "corpus.jsonl").unlink()
+    assert load_judged(folder, SMALL.corpus) == SMALL
+
+
 def test_windows_line_ends_and_byte_order_marks_change_nothing(folder: Path) -> None:
     for path in [*folder.glob("*.json*"), *folder.glob("qrels/*.tsv")]:
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert load_folder(folder) == SMALL
+    assert whole(load_folder(folder)) == SMALL
 
 
 def test_a_plain_beir_folder_has_its_own_name_and_no_clusters(folder: Path) -> None:
     (folder / "collection.json").unlink()
-    assert load_folder(folder) == replace(SMALL, clusters={}, source="", licence="")
+    assert whole(load_folder(folder)) == replace(SMALL, clusters={}, source="", licence="")
     assert load_folder(folder, "other").name == "other"
 
 
 def test_empty_documents_are_kept_and_counted(folder: Path) -> None:
-    loaded = load_folder(folder)
-    assert loaded.empty_documents == 1
+    loaded = whole(load_folder(folder))
+    assert load_folder(folder).empty_documents == loaded.empty_documents == 1
     assert document_text(loaded.corpus["d3"]) == ""
     assert document_text(loaded.corpus["d4"]) == "Four"
 
 
 def test_a_null_title_is_an_empty_one(folder: Path) -> None:
     append(folder / "corpus.jsonl", '{"_id": "d5", "title": null, "text": "x"}\n')
-    assert load_folder(folder).corpus["d5"] == Document("", "x")
+    assert whole(load_folder(folder)).corpus["d5"] == Document("", "x")
 
 
 def test_queries_without_a_positive_judgement_are_left_out(folder: Path) -> None:
     append(folder / "queries.jsonl", '{"_id": "q3", "text": "unjudged"}\n{"_id": "q4", "text": "judged, nothing relevant"}\n')
     append(folder / "qrels/test.tsv", "q4\td1\t0\n")
-    assert load_folder(folder) == SMALL
+    assert whole(load_folder(folder)) == SMALL
 
 
 @pytest.mark.parametrize(
@@ -106,7 +137,7 @@ def test_a_bad_line_is_named_with_its_file_and_number(folder: Path, file: str, l
 
 def test_the_same_judgement_twice_is_harmless(folder: Path) -> None:
     append(folder / "qrels/test.tsv", "q1\td1\t2\n")
-    assert load_folder(folder) == SMALL
+    assert whole(load_folder(folder)) == SMALL
 
 
 def test_an_empty_corpus_is_refused(folder: Path) -> None:
@@ -158,6 +189,17 @@ def test_a_sample_keeps_every_judged_document_and_is_marked() -> None:
     assert small.pooled
     assert not sample(big(), 12, None, 3).pooled
     assert len(sample(big(), 12, 10, 3).corpus) == 24
+
+
+def test_a_sample_of_a_folder_is_that_of_its_documents(tmp_path: Path) -> None:
+    folder = save_folder(big(), tmp_path / "big")
+    for documents in (10, 60, 199, 200, None):
+        found = sample(load_folder(folder), 12, documents, 3)
+        expected = sample(big(), 12, documents, 3)
+        assert len(found.corpus) == len(whole(found).corpus)
+        assert list(found.corpus.items()) == list(expected.corpus.items())
+        assert whole(found) == whole(expected)
+        assert found.pooled is (documents not in (200, None))
 
 
 def test_a_sample_depends_on_the_seed_and_not_on_the_order() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from effir.errors import BadInput
-from effir.retrieve.collections import Collection, Document, read_corpus, save_folder
+from effir.retrieve.collections import Collection, save_folder
+from effir.retrieve.files import Document, read_corpus
 from effir.train.examples import (
     Example,
     TrainingSet,

@@ -4,15 +4,13 @@ What encode, evaluate and speed do for a run, in one process: a frontier has doz
 """
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from effir.phases import encode, evaluate, speed
+from effir.phases import encode, evaluate, speed, stored
 from effir.phases.job import Job
 from effir.spec import RunSpec
 
 if TYPE_CHECKING:
-    from effir.retrieve.collections import Collection
     from effir.retrieve.encode import Encoder
     from effir.retrieve.search import Run
 
@@ -31,14 +29,15 @@ def run(job: Job) -> dict[str, Any]:
     from effir.retrieve import metrics
 
     model = job.arguments["model"]
-    collections = evaluate.collections(job)
+    given = stored.collections(job)
     device = ready(job.spec)
     encoder: Encoder | None = None if model in {"bm25", "minilm"} else encode.own_encoder(job, device)
     turn = None if model == "bm25" else encode.encoding(job, device, encoder)
     rows: list[dict[str, Any]] = []
     table: dict[str, dict[str, float]] = {}
-    for collection in collections.values():
-        found, cosine = (evaluate.lexical(collection), None) if turn is None else _dense(job, collection, turn)
+    for one in given.values():
+        collection = one.collection
+        found, cosine = (evaluate.lexical(one), None) if turn is None else _dense(job, one, turn)
         scores = metrics.per_query(found, collection.qrels)
         table[collection.name] = metrics.means(scores) | ({} if cosine is None else {"mean_query_cosine": cosine})
         rows += evaluate.rows_of(model, collection, scores)
@@ -57,22 +56,22 @@ def run(job: Job) -> dict[str, Any]:
     return figures
 
 
-def _dense(job: Job, collection: "Collection", turn: Any) -> tuple["Run", float]:
+def _dense(job: Job, one: stored.Stored, turn: Any) -> tuple["Run", float]:
     """Exact search, one shard of vectors in memory at a time; and the mean cosine between two queries (isotropy, appendix A.6)."""
     import numpy as np
 
-    from effir.retrieve.collections import document_text
     from effir.retrieve.search import search
 
-    queries = encode.finite(job, turn(list(collection.queries.values()), "query"), collection.name)
-    ids, size = list(collection.corpus), job.spec.shard_documents
+    name, asked = one.collection.name, one.collection.queries
 
-    def shards() -> Iterator[Any]:
-        for start in range(0, len(ids), size):
-            part = ids[start : start + size]
-            vectors = turn([document_text(collection.corpus[one]) for one in part], "document")
-            yield encode.finite(job, vectors, collection.name).astype(np.float16), part
+    def encoded(texts: dict[str, str], kind: str) -> tuple[Any, list[str]]:
+        return encode.finite(job, turn(list(texts.values()), kind), name), list(texts)
 
-    found = search(queries.astype(np.float16), list(collection.queries), shards(), evaluate.DEPTH)
+    def shard(number: int) -> tuple[Any, list[str]]:
+        vectors, ids = encoded(one.texts(number), "document")
+        return vectors.astype(np.float16), ids
+
+    queries, query_ids = encoded(asked, "query")
+    found = search(queries.astype(np.float16), query_ids, map(shard, range(len(one.shards))), evaluate.DEPTH)
     summed, count = queries.astype(np.float64).sum(0), len(queries)
     return found, float((summed @ summed - count) / max(1, count * (count - 1)))

@@ -6,9 +6,7 @@ from typing import Any
 from effir.errors import EffirError
 from effir.phases.job import Job
 
-FIELDS = (
-    "shard_documents", "batch_tokens", "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens", "dtype",
-)  # fmt: skip
+FIELDS = ("batch_tokens", "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens", "dtype")
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -16,22 +14,20 @@ def run(job: Job) -> dict[str, Any]:
     import numpy as np
 
     from effir.phases.compute import ready
-    from effir.retrieve.collections import document_text, load_folder
+    from effir.retrieve.files import document_text, read_corpus, read_queries, shard_file
 
     device = ready(job.spec)
     name, shard = job.arguments["collection"], job.arguments["shard"]
-    collection = load_folder(job.folder("collection"), name)
-    size = job.spec.shard_documents
-    ids = list(collection.corpus)[shard * size : (shard + 1) * size]
-    work = [("corpus", "document", ids, [document_text(collection.corpus[one]) for one in ids])]
-    if shard == 0:
-        work.append(("queries", "query", list(collection.queries), list(collection.queries.values())))
+    documents = read_corpus(job.file("collection", shard_file(shard)))
+    queries = read_queries(job.file("collection", "queries.jsonl")) if shard == 0 else {}
+    work = [("corpus", "document", {key: document_text(one) for key, one in documents.items()}), ("queries", "query", queries)]
     encode = encoding(job, device)
-    for label, kind, names, texts in work:
-        vectors = finite(job, encode(texts, kind), name)
-        np.save(job.out / f"{label}.npy", vectors.astype(np.float16), allow_pickle=False)
-        (job.out / f"{label}_ids.json").write_text(json.dumps(names))
-    return {"documents": len(ids), "queries": len(collection.queries) if shard == 0 else 0}
+    for label, kind, texts in work:
+        if texts:
+            vectors = finite(job, encode(list(texts.values()), kind), name)
+            np.save(job.out / f"{label}.npy", vectors.astype(np.float16), allow_pickle=False)
+            (job.out / f"{label}_ids.json").write_text(json.dumps(list(texts)))
+    return {"documents": len(documents), "queries": len(queries)}
 
 
 def encoding(job: Job, device: str, encoder: Any = None) -> Any:

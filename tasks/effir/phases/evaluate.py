@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from effir.errors import BadInput
 from effir.phases.job import Job
+from effir.phases.stored import Stored, borrowed, collections
 
 if TYPE_CHECKING:
     from effir.retrieve.collections import Collection
@@ -27,13 +28,13 @@ def run(job: Job) -> dict[str, Any]:
     table: dict[str, dict[str, dict[str, float]]] = {}
     models = ["bm25", *dict.fromkeys(model for model, _ in encodes)]
     for done, (model, name) in enumerate((model, name) for model in models for name in given):
-        collection = given[name]
+        one = given[name]
         if model != "bm25" and (model, name) not in encodes:
             raise BadInput(f"phase evaluate was given no vectors of {model} for {name}")
-        found = lexical(collection) if model == "bm25" else _dense(job, collection, encodes[model, name])
-        scores = metrics.per_query(found, collection.qrels)
+        found = lexical(one) if model == "bm25" else _dense(job, one, encodes[model, name])
+        scores = metrics.per_query(found, one.collection.qrels)
         table.setdefault(model, {})[name] = metrics.means(scores)
-        rows += rows_of(model, collection, scores)
+        rows += rows_of(model, one.collection, scores)
         metrics.write_run(found, job.out / "runs" / model / f"{name}.trec", tag=model)
         _write_json(job.out / "mteb" / model / f"{name}.json", metrics.mteb_result(name, table[model][name]))
         for metric, value in table[model][name].items():
@@ -42,17 +43,6 @@ def run(job: Job) -> dict[str, Any]:
     write_scores(rows, job.out / "scores.parquet")
     _write_json(job.out / "metrics.json", table | _mean_13(table, given))
     return _numbers(table)
-
-
-def collections(job: Job) -> dict[str, "Collection"]:
-    """The input `collections` by name, in order."""
-    from effir.retrieve.collections import load_folder
-
-    uris = job.inputs.get("collections") or []
-    if not uris:
-        raise BadInput(f"phase {job.phase} needs the input 'collections', a list of manifest URIs")
-    loaded = [load_folder(job.folder_at(uri)) for uri in uris]
-    return {collection.name: collection for collection in loaded}
 
 
 def _encodes(job: Job) -> dict[tuple[str, str], list[str]]:
@@ -67,38 +57,42 @@ def _encodes(job: Job) -> dict[tuple[str, str], list[str]]:
     return {key: [found[number] for number in sorted(found)] for key, found in shards.items()}
 
 
-def lexical(collection: "Collection") -> "Run":
-    """BM25's ranking."""
+def lexical(one: Stored) -> "Run":
+    """BM25's ranking, a shard of the corpus in memory at a time."""
     from effir.retrieve import bm25
-    from effir.retrieve.collections import document_text
 
-    return bm25.search([document_text(one) for one in collection.corpus.values()], list(collection.corpus), collection.queries, DEPTH)
+    return bm25.search(one.collection.corpus, one.collection.queries, DEPTH, block=max(shard["documents"] for shard in one.shards))
 
 
-def _dense(job: Job, collection: "Collection", uris: list[str]) -> "Run":
-    """One shard at a time is in memory; together they must hold exactly the collection's documents."""
-    import numpy as np
-
+def _dense(job: Job, one: Stored, uris: list[str]) -> "Run":
+    """A shard of vectors is here at a time; each must hold exactly the documents of that shard of the collection."""
     from effir.retrieve.search import search
 
-    first = job.folder_at(uris[0])
-    query_ids = json.loads((first / "queries_ids.json").read_text())
-    queries = np.load(first / "queries.npy", allow_pickle=False)
-    if set(query_ids) != set(collection.queries):
-        raise BadInput(f"the encoded queries are not those of {collection.name}: they were made from another version of it")
-    seen: set[str] = set()
+    name, parts = one.collection.name, [part["documents"] for part in one.shards]
+    if len(uris) < len(parts):
+        raise BadInput(f"the shards of {name} hold {sum(parts[: len(uris)])} of its {sum(parts)} documents: encode them all")
+    queries, query_ids = _vectors(job, uris[0], "queries")
+    if set(query_ids) != set(one.collection.queries):
+        raise BadInput(f"the encoded queries are not those of {name}: they were made from another version of it")
+    shards = (_of_shard(one, number, *_vectors(job, uri, "corpus")) for number, uri in enumerate(uris))
+    return search(queries, query_ids, shards, DEPTH)
 
-    def shards() -> Any:
-        for uri in uris:
-            folder = job.folder_at(uri)
-            ids = json.loads((folder / "corpus_ids.json").read_text())
-            seen.update(ids)
-            yield np.load(folder / "corpus.npy", allow_pickle=False), ids
 
-    found = search(queries, query_ids, shards(), DEPTH)
-    if seen != set(collection.corpus):
-        raise BadInput(f"the shards of {collection.name} hold {len(seen)} of its {len(collection.corpus)} documents: encode them all")
-    return found
+def _vectors(job: Job, uri: str, what: str) -> tuple[Any, list[str]]:
+    """WHAT.npy (n, d) and its n ids of an encoded shard."""
+    import numpy as np
+
+    with borrowed(job, uri, f"{what}.npy", f"{what}_ids.json") as folder:
+        return np.load(folder / f"{what}.npy", allow_pickle=False), json.loads((folder / f"{what}_ids.json").read_text())
+
+
+def _of_shard(one: Stored, number: int, vectors: Any, ids: list[str]) -> tuple[Any, list[str]]:
+    """The same vectors and ids. Raises BadInput if these are not the ids of this shard."""
+    from effir.retrieve.files import ids_digest
+
+    if [ids_digest(ids)] != [shard["ids"] for shard in one.shards[number : number + 1]]:
+        raise BadInput(f"shard {number} of {one.collection.name} was encoded from another version of it: its documents are others")
+    return vectors, ids
 
 
 def _label(model: str, name: str, metric: str) -> str:
@@ -106,10 +100,10 @@ def _label(model: str, name: str, metric: str) -> str:
     return f"{name}/{metric}" if model == "candidate" else f"{model}/{name}/{metric}"
 
 
-def _mean_13(table: dict[str, dict[str, dict[str, float]]], collections: dict[str, "Collection"]) -> dict[str, Any]:
+def _mean_13(table: dict[str, dict[str, dict[str, float]]], given: dict[str, Stored]) -> dict[str, Any]:
     from effir.retrieve.metrics import beir_mean
 
-    pooled = {name: collection.pooled for name, collection in collections.items()}
+    pooled = {name: one.collection.pooled for name, one in given.items()}
     found = {model: beir_mean({name: one["ndcg_at_10"] for name, one in by_name.items()}, pooled) for model, by_name in table.items()}
     return {"mean_13": found} if all(value is not None for value in found.values()) else {}
 

@@ -72,7 +72,8 @@ def _collection(job: Job, name: str, source: str) -> tuple[Path, dict[str, Any],
         "empty_documents": found.empty_documents,
     }
     job.say(f"{name}: {about['documents']} documents, {about['queries']} queries" + (" (pooled)" if found.pooled else ""))
-    return save_folder(found, job.scratch / "parts" / name), about, list(found.queries.values())
+    folder = save_folder(found, job.scratch / "parts" / name, shard_documents=spec.shard_documents)
+    return folder, about, list(found.queries.values())
 
 
 def _training(job: Job, tests: dict[str, list[str]]) -> tuple[Path, int]:
@@ -96,7 +97,7 @@ def _training(job: Job, tests: dict[str, list[str]]) -> tuple[Path, int]:
 
 
 def _calibration(job: Job) -> tuple[Path, int]:
-    from effir.retrieve.collections import write_lines
+    from effir.retrieve.files import write_lines
     from effir.sources import calibration_texts
 
     texts = calibration_texts(_local(job, job.spec.calibration_text))

@@ -5,11 +5,13 @@ import os
 import platform
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effir.errors import BadInput
+from effir.phases import stored
 from effir.phases.job import Job
 
 if TYPE_CHECKING:
@@ -24,7 +26,10 @@ PROTOCOL = (
     f"{QUERY_BATCH}, documents in length-sorted batches of batch_tokens padded tokens; ratio of medians over the rounds, 95% bootstrap "
     "interval over rounds; bound: ratio of matmul operations at actual lengths, causal attention included."
 )
+SHARDS = 8
 Tokens = Sequence[Sequence[int]]
+Part = tuple[int, Callable[[], Mapping[str, str]]]
+"""Texts that are fetched together: how many, and what fetches them, by id."""
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -73,19 +78,35 @@ def load(job: Job, name: str, device: str) -> "Encoder":
 
 def _choose(job: Job, kind: str) -> list[str]:
     """A seeded choice of speed_documents real texts, as evenly over the collections as those allow."""
-    from effir.retrieve.collections import document_text, load_folder
-
-    collections = [load_folder(job.folder_at(uri)) for uri in job.inputs.get("collections") or []]
-    if not collections:
-        raise BadInput(f"phase {job.phase} needs the input 'collections', a list of manifest URIs")
-    texts = [
-        list(one.queries.values()) if kind == "query" else [document_text(text) for text in one.corpus.values()] for one in collections
-    ]
+    given = [_parts(one, kind) for one in stored.collections(job).values()]
+    given.sort(key=lambda parts: sum(size for size, _ in parts))
     chosen: list[str] = []
-    for left, given in zip(range(len(texts), 0, -1), sorted(texts, key=len), strict=True):
-        count = min(len(given), -(-(job.spec.speed_documents - len(chosen)) // left))
-        chosen += random.Random(job.spec.seed).sample(given, count)
+    for left, parts in zip(range(len(given), 0, -1), given, strict=True):
+        wanted = -(-(job.spec.speed_documents - len(chosen)) // left)
+        chosen += _take(parts, wanted, job.spec.seed)
     return chosen
+
+
+def _parts(one: stored.Stored, kind: str) -> list[Part]:
+    """All queries of a collection; or documents, from at most SHARDS shards evenly spread over the corpus."""
+    if kind == "query":
+        return [(len(one.collection.queries), lambda: one.collection.queries)]
+    every = -(-len(one.shards) // SHARDS)
+    return [(one.shards[number]["documents"], partial(one.texts, number)) for number in range(0, len(one.shards), every)]
+
+
+def _take(parts: list[Part], count: int, seed: int) -> list[str]:
+    """A seeded choice of at most `count` texts; one part is in memory at a time."""
+    total = sum(size for size, _ in parts)
+    places = random.Random(seed).sample(range(total), min(count, total))
+    found: dict[int, str] = {}
+    start = 0
+    for size, fetch in parts:
+        if wanted := [place for place in places if start <= place < start + size]:
+            texts = list(fetch().values())
+            found |= {place: texts[place - start] for place in wanted}
+        start += size
+    return [found[place] for place in places]
 
 
 def _one_round(job: Job, encoder: "Encoder", tokens: Tokens, kind: str) -> Tokens:

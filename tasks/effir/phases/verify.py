@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from effir.errors import BadInput
 from effir.phases.job import Job
+from effir.phases.stored import Stored, borrowed, collection
 
 if TYPE_CHECKING:
     from effir.retrieve.encode import Encoder
@@ -54,36 +55,36 @@ def evaluated(job: Job, encoder: "Encoder") -> dict[str, float]:
 
     Raises BadInput for vectors that are not the candidate's or not of the collections handed in.
     """
-    from effir.retrieve.collections import document_text, load_folder
-
-    collections = {one.name: one for one in (load_folder(job.folder_at(uri)) for uri in job.inputs.get("collections") or [])}
-    uris: dict[str, list[str]] = {}
+    given = {one.collection.name: one for one in (collection(job, uri) for uri in job.inputs.get("collections") or [])}
+    uris: dict[str, dict[int, str]] = {}
     for uri in job.inputs.get("encodes") or []:
         arguments = job.manifest_at(uri).key["arguments"]
-        if arguments["model"] != "candidate" or arguments["collection"] not in collections:
+        if arguments["model"] != "candidate" or arguments["collection"] not in given:
             what = f"vectors of {arguments['model']} for {arguments['collection']}"
             raise BadInput(f"phase verify was given {what}: it wants the candidate's, of the collections that are handed in")
-        uris.setdefault(arguments["collection"], []).append(uri)
-    if missing := sorted(set(collections) - set(uris)) or not uris:
+        uris.setdefault(arguments["collection"], {})[int(arguments["shard"])] = uri
+    if missing := sorted(set(given) - set(uris)) or not uris:
         raise BadInput(f"phase verify needs the candidate's vectors of every collection in the input 'encodes'; missing: {missing}")
-    found: dict[str, float] = {}
-    for name, shards in uris.items():
-        documents = {key: document_text(one) for key, one in collections[name].corpus.items()}
-        each = -(-TEXTS // len(shards))
-        gaps = [_gap(job, encoder, job.folder_at(uri), "corpus", documents, each) for uri in shards]
-        gaps += [_gap(job, encoder, job.folder_at(uri), "queries", collections[name].queries, TEXTS) for uri in shards]
-        found[name] = max(gaps)
-    return found
+    return {name: max(_gaps(job, encoder, given[name], shards)) for name, shards in uris.items()}
+
+
+def _gaps(job: Job, encoder: "Encoder", one: Stored, uris: dict[int, str]) -> Iterator[float]:
+    """Distances of a few documents of at most TEXTS shards, evenly spread over the corpus, and of a few queries, which the first has."""
+    numbers = sorted(uris)
+    chosen = numbers[:: -(-len(numbers) // TEXTS)]
+    for number in chosen:
+        with borrowed(job, uris[number]) as folder:
+            yield _gap(job, encoder, folder, "corpus", one.texts(number), -(-TEXTS // len(chosen)))
+            if (folder / "queries.npy").is_file():
+                yield _gap(job, encoder, folder, "queries", one.collection.queries, TEXTS)
 
 
 def _gap(job: Job, encoder: "Encoder", folder: Path, what: str, texts: dict[str, str], count: int) -> float:
-    """Largest distance over `count` rows, evenly spread, of FOLDER/WHAT.npy; 0 where a shard has no such file."""
+    """Largest distance over `count` rows, evenly spread, of FOLDER/WHAT.npy."""
     import numpy as np
 
     from effir.export.verify import largest_distance
 
-    if not (folder / f"{what}.npy").is_file():
-        return 0.0
     stored = np.load(folder / f"{what}.npy", allow_pickle=False, mmap_mode="r")
     ids = json.loads((folder / f"{what}_ids.json").read_text())
     rows = np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))

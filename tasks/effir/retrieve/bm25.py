@@ -1,48 +1,94 @@
-"""BM25 by bm25s with Lucene's scoring: the lexical baseline, and the miner of hard negatives."""
+"""BM25 with Lucene's scoring, k1 = 0.9, b = 0.4: the lexical baseline, and the miner of hard negatives.
 
-from collections.abc import Mapping, Sequence
+Words are cut by bm25s: English stop words left out, Snowball's English stemmer. The index of bm25s holds a corpus in memory;
+here a block of it is enough: it is gone through twice, first to count in how many documents each word of the queries is, then
+to score. The scores are those of bm25s bit by bit, however large a block is.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import bm25s
 import numpy as np
 import Stemmer
+from numpy.typing import NDArray
+from scipy import sparse
 
-from effir.retrieve.search import Run, ranked
+from effir.retrieve.collections import Documents
+from effir.retrieve.files import document_text
+from effir.retrieve.search import NOTHING, Ranking, Run, as_run, merge
 
 K1 = 0.9
 B = 0.4
+STEMMER = Stemmer.Stemmer("english")
 
 
-class Index:
-    """A corpus indexed for BM25: English stop words left out, Snowball's English stemmer, k1 = 0.9, b = 0.4."""
+def search(corpus: Documents, queries: Mapping[str, str], k: int, *, block: int = 50_000, exclude_self: bool = True) -> Run:
+    """BM25's k best documents that share a word with the query, for every query, best first, ties by ascending id.
 
-    def __init__(self, texts: Sequence[str], ids: Sequence[str]) -> None:
-        self._ids = np.asarray(ids, dtype=np.str_)
-        self._stemmer = Stemmer.Stemmer("english")
-        self._bm25: bm25s.BM25 | None = bm25s.BM25(k1=K1, b=B)
-        tokens = bm25s.tokenize(list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False)
-        if tokens.vocab and any(tokens.ids):
-            self._bm25.index(tokens, show_progress=False)
-        else:
-            self._bm25 = None
-
-    def search(self, query: str, k: int) -> dict[str, float]:
-        """The k best documents that share a word with the query, best first, ties by ascending id."""
-        words = bm25s.tokenize(query, stopwords="en", stemmer=self._stemmer, show_progress=False, return_ids=False)[0]
-        if self._bm25 is None or not (known := self._bm25.get_tokens_ids(words)):
-            return {}
-        scores = self._bm25.get_scores_from_ids(known)
-        matching = np.flatnonzero(scores > 0)
-        order = matching[ranked(scores[matching], self._ids[matching], k)]
-        return {str(self._ids[position]): float(scores[position]) for position in order}
+    `block` documents are in memory at a time. With `exclude_self` never the document whose id is the query's own.
+    """
+    words = [_words(query) for query in queries.values()]
+    terms = {word: number for number, word in enumerate(sorted(set(chain.from_iterable(words))))}
+    asked = [[terms[word] for word in one] for one in words]
+    bearing, length = np.zeros(len(terms), np.int64), 0
+    for one in _blocks(corpus, terms, block):
+        bearing += np.diff(one.counts.indptr)
+        length += int(one.lengths.sum())
+    idf = np.array([math.log(1 + (len(corpus) - count + 0.5) / (count + 0.5)) for count in bearing.tolist()], np.float32)
+    best = [NOTHING] * len(asked)
+    for one in _blocks(corpus, terms, block):
+        weights = _weights(one, idf, np.float64(length) / len(corpus))
+        for row, numbers in enumerate(asked):
+            best[row] = merge(best[row], _matching(weights, numbers, one.ids), k + 1)
+    return as_run(queries, best, k, exclude_self)
 
 
-def search(texts: Sequence[str], ids: Sequence[str], queries: Mapping[str, str], k: int, *, exclude_self: bool = True) -> Run:
-    """BM25's k best documents for every query; with `exclude_self` never the document whose id is the query's own."""
-    index = Index(texts, ids)
-    run: Run = {}
-    for query_id, query in queries.items():
-        found = index.search(query, k + 1)
-        if exclude_self:
-            found.pop(query_id, None)
-        run[query_id] = dict(list(found.items())[:k])
-    return run
+class _Block(NamedTuple):
+    """Some documents: ids (n,), how often each has each of the queries' words (n, terms), and their lengths in words (n,)."""
+
+    ids: NDArray[np.object_]
+    counts: Any
+    lengths: NDArray[np.int64]
+
+
+def _blocks(corpus: Documents, terms: Mapping[str, int], size: int) -> Iterator[_Block]:
+    left = iter(corpus.items())
+    while block := [(key, document_text(document)) for key, document in islice(left, size)]:
+        tokens = _tokens([text for _, text in block])
+        column = np.full(len(tokens.vocab), -1)
+        for word, number in tokens.vocab.items():
+            column[number] = terms.get(word, -1)
+        lengths = np.array([len(one) for one in tokens.ids])
+        columns = column[np.fromiter(chain.from_iterable(tokens.ids), np.int64, lengths.sum())]
+        rows = np.repeat(np.arange(len(block)), lengths)[columns >= 0]
+        counts = sparse.coo_array((np.ones(len(rows), np.float32), (rows, columns[columns >= 0])), (len(block), len(terms)))
+        yield _Block(np.array([key for key, _ in block], np.object_), counts.tocsc(), lengths)
+
+
+def _weights(block: _Block, idf: NDArray[np.float32], mean_length: np.float64) -> Any:
+    """What each word adds to each document's score, float32 (n, terms), rounded where bm25s rounds."""
+    counts = block.counts
+    saturated = counts.data / (K1 * ((1 - B) + B * block.lengths[counts.indices] / mean_length) + counts.data)
+    repeated = np.repeat(idf, np.diff(counts.indptr))
+    return sparse.csc_array(((repeated * saturated).astype(np.float32), counts.indices, counts.indptr), counts.shape)
+
+
+def _matching(weights: Any, numbers: Sequence[int], ids: NDArray[np.object_]) -> Ranking:
+    """Scores and ids of the documents that have any of these words."""
+    scores = np.zeros(len(ids), np.float32)
+    for number in numbers:
+        part = slice(weights.indptr[number], weights.indptr[number + 1])
+        scores[weights.indices[part]] += weights.data[part]
+    found = np.flatnonzero(scores)
+    return scores[found], ids[found]
+
+
+def _tokens(texts: Sequence[str]) -> Any:
+    return bm25s.tokenize(list(texts), stopwords="en", stemmer=STEMMER, show_progress=False)
+
+
+def _words(query: str) -> list[str]:
+    return bm25s.tokenize(query, stopwords="en", stemmer=STEMMER, show_progress=False, return_ids=False)[0]

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from effir.errors import BadInput
-from effir.retrieve.collections import Collection, Document
+from effir.retrieve.collections import Collection
+from effir.retrieve.files import Document
 
 SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "lib-dynload", "pydoc_data"}
 SHIPPED_APART = {"tkinter", "turtle", "turtledemo", "idlelib", "lib2to3", "distutils", "ensurepip"}

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from effir.errors import BadInput
-from effir.retrieve.collections import Collection, Document, document_text, load_folder, read_corpus, read_lines, write_corpus, write_lines
+from effir.retrieve.collections import Collection, load_folder
+from effir.retrieve.files import Document, document_text, read_corpus, read_lines, write_corpus, write_lines
 
 MINING_DEPTH = 50
 
@@ -68,7 +69,7 @@ def save(training: TrainingSet, folder: Path) -> Path:
     """Write a training set with the documents that its examples name, and no others."""
     folder.mkdir(parents=True, exist_ok=True)
     named = {document for example in training.examples for document in example.positives + example.negatives}
-    write_corpus({key: document for key, document in training.corpus.items() if key in named}, folder / "corpus.jsonl")
+    write_corpus(((key, document) for key, document in training.corpus.items() if key in named), folder / "corpus.jsonl")
     rows = ({key: value for key, value in vars(example).items() if value is not None} for example in training.examples)
     write_lines(folder / "examples.jsonl", rows)
     counts = {
@@ -85,7 +86,7 @@ def save(training: TrainingSet, folder: Path) -> Path:
 def from_collection(collection: Collection) -> TrainingSet:
     """Every judged query with its relevant documents; no negatives yet."""
     examples = [Example(query_id, query, positives) for query_id, query, positives in collection.pairs()]
-    return TrainingSet(examples, collection.corpus, collection.name, collection.source, collection.licence)
+    return TrainingSet(examples, dict(collection.corpus.items()), collection.name, collection.source, collection.licence)
 
 
 def from_beir(folder: Path | str, split: str = "train") -> TrainingSet:
@@ -115,17 +116,19 @@ def mine(training: TrainingSet, count: int, seed: int) -> TrainingSet:
     Never a relevant document, nor one equal in text to a positive, nor two of equal text. Where BM25 finds too few, other
     documents of the corpus fill up. The draw for a query depends on seed and query id alone.
     """
-    from effir.retrieve.bm25 import Index
+    from effir.retrieve import bm25
 
-    if count == 0 or all(example.negatives for example in training.examples):
+    bare = {example.query_id: example.query for example in training.examples if not example.negatives}
+    if count == 0 or not bare:
         return training
-    ids = list(training.corpus)
-    index = Index([training.text(key) for key in ids], ids)
+    ids, depth = list(training.corpus), max(MINING_DEPTH, 4 * count) + 1
+    most = max(len(example.positives) for example in training.examples)
+    found = bm25.search(training.corpus, bare, depth + most, exclude_self=False)
     examples = []
     for example in training.examples:
         if not example.negatives:
             dice = random.Random(f"{seed}:{example.query_id}")
-            hits = list(index.search(example.query, max(MINING_DEPTH, 4 * count) + len(example.positives) + 1))
+            hits = list(found[example.query_id])[: depth + len(example.positives)]
             negatives = _different(training, example, hits, dice, count)
             if len(negatives) < count:
                 others = dice.sample(ids, min(len(ids), 8 * count + len(example.positives)))
