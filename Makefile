@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format test-gpu schema lock clean
+.PHONY: help setup demo test lint format stack stack-down test-gpu schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -33,6 +33,12 @@ lint: $(READY)  ## format, lint, types and the import border alone
 format: $(READY)  ## bring the source into its format
 	@$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+stack:  ## Airflow, MLflow, Postgres and S3 in containers, phases in containers of their own (GPU=1 gives them GPUs)
+	@docker/stack up
+
+stack-down:  ## remove that stack with all its data
+	@docker/stack down
 
 test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without one)
 	@$(BIN)/pytest -m gpu -rs tests
