@@ -1,29 +1,31 @@
 """How a phase is started: one operator for each runner, all of which pass the same two JSON files through S3.
 
 The setting EFFIR_RUNNER chooses the runner. A runner knows only how to run `effir phase NAME --spec URI --result URI`
-and to say how it ended; what goes into the call and comes out as the result is the same for all of them.
+and to say how it ended; what goes into the call, comes out as the result and follows from an exit code is the same for all
+of them.
 """
 
-import ctypes
+import datetime
+import importlib
 import json
 import os
-import shlex
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException
+
+import settings
 
 CONNECTION = "effir_s3"
-BAD_INPUT = 2
+RUNNERS = {"process": ("process", "ProcessPhase"), "docker": ("container", "DockerPhase"), "kubernetes": ("pod", "PodPhase")}
+DONE, FAILED, BAD_INPUT, STOPPED, OUT_OF_MEMORY = 0, 1, 2, 75, 76
+SHRINKING = ("finetune", "slim")
+PATIENCE = 10
 BEGIN = "begin"
 FORM = ("begin", "arms")
 PREFIX = "effir: "
-DIE_WITH_PARENT = 1
 SENTENCES: dict[str, str] = json.loads((Path(__file__).parent / "phases.json").read_text())
 
 
@@ -64,23 +66,42 @@ class Phase(BaseOperator):
         self.summarise = summarise
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Run the phase; returns its result. Bad input fails for good, anything else is retried."""
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+        """Run the phase; returns its result."""
+        call = self.call(context)
+        if halvings := pressure(context):
+            call["halvings"] = halvings
+        write(address(context, "calls"), call)
+        return self.finish(context, *self.launch(self.command(context), context))
 
-        s3 = S3Hook(aws_conn_id=CONNECTION)
-        spec, result = addresses(context)
-        bucket, key = split(spec)
-        s3.load_string(json.dumps(self.call(context), indent=1), key, bucket, replace=True)
-        code, sentence = self.launch(spec, result)
-        if code:
-            context["ti"].xcom_push(key="error", value={"sentence": sentence, "exit_code": code})
-            raise (AirflowFailException if code == BAD_INPUT else AirflowException)(f"{self.phase} ended with {code}: {sentence}")
-        bucket, key = split(result)
-        return json.loads(s3.read_key(key, bucket))
-
-    def launch(self, spec: str, result: str) -> tuple[int, str]:
-        """Run `effir phase` on these two addresses; returns its exit code and the sentence that it ended with."""
+    def launch(self, command: list[str], context: Any) -> tuple[int, str]:
+        """Run `effir` with these arguments; returns its exit code and the sentence that it ended with."""
         raise AirflowFailException(f"{type(self).__name__} does not say how a phase is launched")
+
+    def command(self, context: Any) -> list[str]:
+        """What follows `effir`."""
+        processes = settings.load().of(self.phase).resources.processes
+        several = ["--processes", str(processes)] if processes > 1 else []
+        return ["phase", self.phase, "--spec", address(context, "calls"), "--result", address(context, "results"), *several]
+
+    def finish(self, context: Any, code: int, sentence: str) -> dict[str, Any]:
+        """What follows from an exit code: the result, or an error.
+
+        Bad input fails for good, everything else is retried. To have been stopped, or to try again with less in memory, takes none
+        of the retries: the same try goes on, PATIENCE times at most.
+        """
+        if code == DONE:
+            return read(address(context, "results"))
+        told = f"{self.phase} ended with {code}: {sentence}"
+        context["ti"].xcom_push(key="error", value={"sentence": sentence, "exit_code": code})
+        if code == BAD_INPUT:
+            raise AirflowFailException(told)
+        if code == OUT_OF_MEMORY:
+            write(address(context, "pressure"), {"halvings": pressure(context) + 1})
+        resumes = code == STOPPED or (code == OUT_OF_MEMORY and self.phase in SHRINKING)
+        if resumes and context["task_reschedule_count"] < PATIENCE:
+            self.log.warning("%s; it goes on in %s", told, self.retry_delay)
+            raise AirflowRescheduleException(datetime.datetime.now(datetime.UTC) + self.retry_delay)
+        raise AirflowException(told)
 
     def call(self, context: Any) -> dict[str, Any]:
         """What the phase is told."""
@@ -98,31 +119,21 @@ class Phase(BaseOperator):
         return {"run": run, "spec": spec, "inputs": inputs, "arguments": arguments, "caption": self.caption}
 
 
-class ProcessPhase(Phase):
-    """The phase as a process beside the task: the embedded stack's runner."""
+class Ending:
+    """What a phase ended with: the last line that is meant for people, or else the last line."""
 
-    def launch(self, spec: str, result: str) -> tuple[int, str]:
-        """Its output goes into the task's log; it ends when the task is ended."""
-        effir = os.environ.get("EFFIR_COMMAND") or shlex.quote(str(Path(sys.executable).parent / "effir"))
-        command = [*shlex.split(effir), "phase", self.phase, "--spec", spec, "--result", result]
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
-        last = sentence = ""
-        with subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=end_with_parent
-        ) as self.process:
-            for line in self.process.stdout:
-                print(line, end="", flush=True)
-                last = line.strip() or last
-                sentence = line.strip().removeprefix(PREFIX) if line.startswith(PREFIX) else sentence
-        return self.process.returncode, sentence or last
+    def __init__(self) -> None:
+        self.last = self.told = ""
 
-    def on_kill(self) -> None:
-        """Ask the phase to stop: it keeps its checkpoint."""
-        if process := getattr(self, "process", None):
-            process.terminate()
+    def hear(self, line: str) -> None:
+        """Take note of a line of its output."""
+        self.last = line.strip() or self.last
+        self.told = line.strip().removeprefix(PREFIX) if line.startswith(PREFIX) else self.told
 
-
-RUNNERS: dict[str, type[Phase]] = {"process": ProcessPhase}
+    @property
+    def sentence(self) -> str:
+        """One line, empty where there was no output."""
+        return self.told or self.last
 
 
 def runner() -> type[Phase]:
@@ -130,7 +141,9 @@ def runner() -> type[Phase]:
     name = os.environ.get("EFFIR_RUNNER") or "process"
     if name not in RUNNERS:
         raise ValueError(f"EFFIR_RUNNER is {name!r}: choose one of {', '.join(RUNNERS)}")
-    return RUNNERS[name]
+    settings.load()
+    module, operator = RUNNERS[name]
+    return getattr(importlib.import_module(module), operator)
 
 
 def phase(name: str, *, task_id: str | None = None, **settings: Any) -> Any:
@@ -171,13 +184,38 @@ def called(result: dict[str, Any]) -> str:
     return " ".join([result["phase"], *(str(known[name]) for name in ("arm", "seed", "model", "collection", "shard") if name in known)])
 
 
-def addresses(context: Any) -> tuple[str, str]:
-    """Where a task's call and its result lie."""
+def address(context: Any, kind: str) -> str:
+    """Where a task's JSON of a kind lies: `calls`, `results` or `pressure`."""
     store = os.environ.get("EFFIR_STORE", "s3://effir").rstrip("/")
     task = context["ti"]
     name = task.task_id if task.map_index < 0 else f"{task.task_id}-{task.map_index}"
-    base = f"{store}/runs/{context['run_id']}"
-    return f"{base}/calls/{name}.json", f"{base}/results/{name}.json"
+    return f"{store}/runs/{context['run_id']}/{kind}/{name}.json"
+
+
+def pressure(context: Any) -> int:
+    """How often the task ran out of memory before."""
+    place = address(context, "pressure")
+    bucket, key = split(place)
+    return read(place)["halvings"] if s3().check_for_key(key, bucket) else 0
+
+
+def write(uri: str, value: dict[str, Any]) -> None:
+    """Put JSON at an s3:// address."""
+    bucket, key = split(uri)
+    s3().load_string(json.dumps(value, indent=1), key, bucket, replace=True)
+
+
+def read(uri: str) -> dict[str, Any]:
+    """The JSON at an s3:// address."""
+    bucket, key = split(uri)
+    return json.loads(s3().read_key(key, bucket))
+
+
+def s3() -> Any:
+    """Airflow's hook for S3."""
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    return S3Hook(aws_conn_id=CONNECTION)
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -190,8 +228,3 @@ def airflow_url(context: Any) -> str | None:
     """The page of this run in Airflow."""
     base = os.environ.get("EFFIR_AIRFLOW_URL")
     return f"{base}/dags/{quote(context['dag'].dag_id)}/runs/{quote(context['run_id'])}" if base else None
-
-
-def end_with_parent() -> None:
-    """Linux sends the phase SIGTERM when its task dies, even of SIGKILL: a retry never meets the process before it."""
-    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGTERM)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 RUN = """
-import launch
-task = launch.ProcessPhase(task_id="depth", phase="depth")
-print(json.dumps(task.launch("s3://effir/spec.json", "s3://effir/result.json")))
+import process
+task = process.ProcessPhase(task_id="depth", phase="depth")
+print(json.dumps(task.launch(["phase", "depth", "--spec", "s3://effir/spec.json"], None)))
 """
 
 
@@ -40,7 +40,7 @@ def test_exit_code_and_last_sentence(parse_dags: Callable[..., Any], tmp_path: P
 def test_the_phase_gets_its_addresses_and_no_settings_of_airflow(parse_dags: Callable[..., Any], tmp_path: Path) -> None:
     body = "print('effir:', *sys.argv[1:], [name for name in os.environ if 'AIRFLOW' in name])"
     said = parse_dags(RUN, EFFIR_COMMAND=command(tmp_path, body), AIRFLOW__CORE__FERNET_KEY="secret")[1]
-    assert said == "phase depth --spec s3://effir/spec.json --result s3://effir/result.json []"
+    assert said == "phase depth --spec s3://effir/spec.json []"
 
 
 def test_a_killed_task_asks_its_phase_to_stop(parse_dags: Callable[..., Any], tmp_path: Path) -> None:
@@ -53,14 +53,14 @@ def test_a_killed_task_asks_its_phase_to_stop(parse_dags: Callable[..., Any], tm
     time.sleep(60)
     """
     script = """
-    import launch, threading
-    task = launch.ProcessPhase(task_id="depth", phase="depth")
+    import process, threading
+    task = process.ProcessPhase(task_id="depth", phase="depth")
     def kill():
         while not getattr(task, "process", None): time.sleep(0.05)
         time.sleep(1)
         task.on_kill()
     threading.Thread(target=kill).start()
-    print(json.dumps(task.launch("s3://effir/spec.json", "s3://effir/result.json")))
+    print(json.dumps(task.launch(["phase", "depth"], None)))
     """
     assert parse_dags(textwrap.dedent(script), EFFIR_COMMAND=command(tmp_path, body)) == [75, "stopped at a checkpoint"]
 
@@ -68,14 +68,14 @@ def test_a_killed_task_asks_its_phase_to_stop(parse_dags: Callable[..., Any], tm
 def test_a_phase_does_not_outlive_its_task(parse_dags: Callable[..., Any], tmp_path: Path, eventually: Callable[..., Any]) -> None:
     body = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     script = """
-    import launch, os, signal, threading
-    task = launch.ProcessPhase(task_id="depth", phase="depth")
+    import os, process, signal, threading
+    task = process.ProcessPhase(task_id="depth", phase="depth")
     if os.fork() == 0:
         def die():
             while not os.path.exists(os.environ["PID_FILE"]): time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGKILL)
         threading.Thread(target=die).start()
-        task.launch("s3://effir/spec.json", "s3://effir/result.json")
+        task.launch(["phase", "depth"], None)
     os.wait()
     print(json.dumps(None))
     """

@@ -1,0 +1,150 @@
+"""The phase in a container of its own on a Docker engine (DOCKER_HOST), removed when it is over."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+import settings
+from launch import BAD_INPUT, DONE, FAILED, OUT_OF_MEMORY, STOPPED, Ending, Phase
+from settings import Settings, size
+
+SOCKET = "unix:///var/run/docker.sock"
+TASK = "effir.task"
+KILLED = {137, 143}
+ENGINE_SECONDS = 60
+
+
+class DockerPhase(Phase):
+    """Its output goes into the task's log; it is asked to stop when the task is ended, and keeps its checkpoint."""
+
+    def launch(self, command: list[str], context: Any) -> tuple[int, str]:
+        """Run the container. A container that an earlier, lost execution of this task left behind is ended first."""
+        from docker.errors import APIError, ImageNotFound, NotFound
+
+        told = settings.load()
+        labels = labels_of(context)
+        self.clear(labels, told.grace_seconds)
+        try:
+            self.container = self.create(command, labels, told)
+            return self.follow(self.container)
+        except ImageNotFound:
+            return BAD_INPUT, f"the Docker engine has no image {told.of(self.phase).image}: build it with `make images`, or pull it"
+        except NotFound:
+            return STOPPED, "the container was removed by somebody else"
+        except APIError as error:
+            return FAILED, f"the Docker engine refused the container: {error.explanation}"
+        finally:
+            self.remove(getattr(self, "container", None))
+
+    def follow(self, container: str) -> tuple[int, str]:
+        """Start a container and hand its output on until it is over."""
+        output = self.client.attach(container, stream=True, logs=True)
+        self.client.start(container)
+        ending = Ending()
+        for line in lines(output):
+            print(line, flush=True)
+            ending.hear(line)
+        code = self.client.wait(container, timeout=None)["StatusCode"]
+        return outcome(code, self.client.inspect_container(container)["State"], ending.sentence)
+
+    def on_kill(self) -> None:
+        """Ask the phase to stop. The engine sees to it, also when this process is gone by then."""
+        if container := getattr(self, "container", None):
+            self.client.stop(container, timeout=settings.load().grace_seconds)
+
+    @cached_property
+    def client(self) -> Any:
+        """The engine."""
+        from airflow.providers.docker.hooks.docker import DockerHook
+
+        return DockerHook(docker_conn_id=None, base_url=os.environ.get("DOCKER_HOST") or SOCKET, timeout=ENGINE_SECONDS).api_client
+
+    def create(self, command: list[str], labels: dict[str, str], told: Settings) -> str:
+        """The id of a container that is ready to start."""
+        wanted = told.of(self.phase)
+        return self.client.create_container(
+            wanted.image,
+            command,
+            name=re.sub(r"[^a-zA-Z0-9_.-]+", "-", "-".join(["effir", *labels.values()])),
+            labels=labels,
+            environment=self.environment(told),
+            stop_timeout=told.grace_seconds,
+            host_config=self.client.create_host_config(**host(told, wanted.resources)),
+        )["Id"]
+
+    def environment(self, told: Settings) -> dict[str, str]:
+        """What is handed on of Airflow's variables; the secret ones are masked in every log."""
+        from airflow.sdk.log import mask_secret
+
+        for name in told.secrets:
+            if name not in os.environ:
+                print(f"warning: the secret {name} is not among Airflow's variables; the phase goes without it", flush=True)
+            elif os.environ[name]:
+                mask_secret(os.environ[name])
+        return {name: os.environ[name] for name in (*told.environment, *told.secrets) if name in os.environ}
+
+    def clear(self, labels: dict[str, str], grace: int) -> None:
+        """End and remove the containers of earlier tries."""
+        same = [f"{name}={value}" for name, value in labels.items() if name != "effir.try"]
+        for one in self.client.containers(all=True, filters={"label": same}):
+            print(f"ending the container {one['Names'][0]}, which an earlier execution of this task left behind", flush=True)
+            self.client.stop(one["Id"], timeout=grace)
+            self.remove(one["Id"])
+
+    def remove(self, container: str | None) -> None:
+        """Remove a container with its volumes, if it is still there."""
+        from docker.errors import NotFound
+
+        if container:
+            with suppress(NotFound):
+                self.client.remove_container(container, v=True, force=True)
+
+
+def host(told: Settings, resources: settings.Resources) -> dict[str, Any]:
+    """How a container is confined: what it may use, and that it may write nothing but /tmp."""
+    from docker.types import DeviceRequest
+
+    memory = size(resources.memory)
+    scratch = {} if any(mount.split(":")[1] == "/tmp" for mount in told.mounts) else {"/tmp": f"exec,mode=1777,size={size(resources.disk)}"}
+    return {
+        "read_only": True,
+        "tmpfs": scratch,
+        "shm_size": size(resources.shm),
+        "mem_limit": memory,
+        "memswap_limit": memory,
+        "nano_cpus": int(resources.cpus * 1e9),
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "device_requests": [DeviceRequest(count=resources.gpus, capabilities=[["gpu"]])] if resources.gpus else None,
+        "network_mode": told.network,
+        "binds": list(told.mounts),
+    }
+
+
+def labels_of(context: Any) -> dict[str, str]:
+    """What tells a container's execution: DAG, run, task with its index, try."""
+    task = context["ti"]
+    name = task.task_id if task.map_index < 0 else f"{task.task_id}-{task.map_index}"
+    return {"effir.dag": task.dag_id, "effir.run": context["run_id"], TASK: name, "effir.try": str(task.try_number)}
+
+
+def outcome(code: int, state: dict[str, Any], sentence: str) -> tuple[int, str]:
+    """What a container's end means, in a phase's own exit codes."""
+    if code != DONE and state["OOMKilled"]:
+        return OUT_OF_MEMORY, "the container ran out of memory"
+    if code in KILLED:
+        return STOPPED, f"the container was killed ({code})"
+    return code, sentence or state["Error"] or f"exit code {code}, and no output"
+
+
+def lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Whole lines out of pieces of output."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (one.decode(errors="replace").rstrip("\r") for one in whole)
+    if rest:
+        yield rest.decode(errors="replace")
