@@ -9,10 +9,10 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format stack stack-down test-gpu schema lock clean
+.PHONY: help setup demo test lint format test-gpu test-containers images stack stack-down schema lock clean
 
 help:  ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 setup: $(READY)  ## make .venv from the compiled pins (once)
 
@@ -25,10 +25,11 @@ demo: $(READY)  ## compress a real language model, end to end (KEEP=1 leaves the
 test: $(READY) lint  ## format, lint, types, the import border, and every test
 	@$(BIN)/pytest
 
-lint: $(READY)  ## format, lint, types and the import border alone
+lint: $(READY)  ## format, lint, types, the import border and Dockerfiles alone
 	@$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/*.Dockerfile docker/stand-ins/*.Dockerfile
 
 format: $(READY)  ## bring the source into its format
 	@$(BIN)/ruff format
@@ -42,6 +43,12 @@ stack-down:  ## remove that stack with all its data
 
 test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without one)
 	@$(BIN)/pytest -m gpu -rs tests
+
+test-containers: $(READY)  ## the tests on a real Docker engine, started where none runs (skipped loudly where none can be)
+	@$(BIN)/pytest -m containers -rs tests/containers
+
+images:  ## build the images task, airflow and mlflow (IMAGES=task-cuda: that one; DEMO=1: with the demo's models)
+	@docker/build $(IMAGES)
 
 schema: $(READY)  ## write dags/spec.schema.json, from which the trigger form is made
 	@$(BIN)/effir spec --schema > dags/spec.schema.json

@@ -14,7 +14,7 @@ RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=b
     ./install venv --group airflow
 
 FROM ${BASE}
-# git: DAG bundles that pin a run to one commit. The folders are the official image's, which the official chart mounts files into.
+# git: DAG bundles that pin a run to one commit. AIRFLOW_HOME is where the official image has it, and the official chart mounts files.
 # hadolint ignore=DL3008
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends git \
@@ -23,10 +23,10 @@ RUN apt-get update -qq \
  && install -d -o effir -g effir /opt/airflow /opt/airflow/logs
 COPY --from=tools /usr/bin/tini-static /usr/local/bin/tini
 COPY --from=libraries /opt/venv /opt/venv
-COPY dags /opt/airflow/dags
+COPY dags /opt/effir/dags
 # The root file system may be read-only but for AIRFLOW_HOME's logs (a volume) and /tmp.
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp USER=effir LOGNAME=effir XDG_CACHE_HOME=/tmp/cache \
-    AIRFLOW_HOME=/opt/airflow AIRFLOW__CORE__DAGS_FOLDER=/opt/airflow/dags AIRFLOW__CORE__LOAD_EXAMPLES=false DO_NOT_TRACK=true
+    AIRFLOW_HOME=/opt/airflow AIRFLOW__CORE__DAGS_FOLDER=/opt/effir/dags AIRFLOW__CORE__LOAD_EXAMPLES=false DO_NOT_TRACK=true
 WORKDIR /opt/airflow
 USER 10001:10001
 ENTRYPOINT ["tini", "--"]

@@ -49,7 +49,7 @@ ENV PATH=/opt/effir/bin:/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBY
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /tmp
 USER 10001:10001
-ENTRYPOINT ["tini", "--", "effir"]
+ENTRYPOINT ["tini", "-s", "--", "effir"]
 CMD ["--help"]
 ARG VERSION=0
 ARG REVISION=unknown

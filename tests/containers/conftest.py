@@ -1,0 +1,106 @@
+"""A real Docker engine for tests: the one in use where there is one, otherwise one of the session's own; and the images, built anew."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+SECONDS = 900
+STRAY = (".env", "tasks/effir/__pycache__/stray.pyc", ".venv/stray", "dags/.ruff_cache/stray", "stray.pem")
+REVISION = "0123456789abcdef"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What lies here needs an engine, and minutes: `make test` leaves it out."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("containers")
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(SECONDS))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Docker engine and the client that speaks to it; DOCKER_HOST is set for everything that the test starts."""
+
+    client: str
+
+    def __call__(self, *command: str, check: bool = True, **settings: Any) -> subprocess.CompletedProcess[str]:
+        """`docker COMMAND…`; fails with what it said."""
+        done = subprocess.run([self.client, *command], text=True, **({"capture_output": True} | settings))
+        assert done.returncode == 0 or not check, f"docker {' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def run(self, image: str, *command: str, settings: tuple[str, ...] = (), **more: Any) -> subprocess.CompletedProcess[str]:
+        """A command in a container that may do as little as can be: read-only but for /tmp, no network, no capability."""
+        confined = ("--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+        return self("run", "--rm", *confined, *settings, image, *command, **more)
+
+
+def client() -> str:
+    """Debian's client first: a newer one without its plugins may stand earlier on PATH, and cannot build."""
+    return shutil.which("docker", path="/usr/bin") or shutil.which("docker") or "docker"
+
+
+def answers() -> bool:
+    """Whether an engine is in use here."""
+    return bool(shutil.which(client())) and subprocess.run([client(), "version"], capture_output=True).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """The engine that DOCKER_HOST or the usual socket reaches; where none answers, one that `docker/engine up` starts."""
+    if answers():
+        yield Engine(client())
+        return
+    folder = Path(tempfile.mkdtemp(prefix="effir-engine-"))
+    try:
+        done = subprocess.run([ROOT / "docker" / "engine", "up", folder], capture_output=True, text=True)
+        print(done.stderr, file=sys.stderr)
+        if done.returncode == 2:
+            pytest.skip(f"NO DOCKER ENGINE HERE, nothing is tested in containers: {done.stderr.splitlines()[-1]}")
+        assert done.returncode == 0, done.stderr
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(*done.stdout.strip().split("=", 1))
+            yield Engine(client())
+    finally:
+        subprocess.run([ROOT / "docker" / "engine", "down", folder], check=True)
+    assert not folder.exists()
+    assert str(folder) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="session")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's files as they stand, without what git ignores, and with files beside them that belong in no image."""
+    target = tmp_path_factory.mktemp("context")
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in (*listed.stdout.splitlines(), *STRAY):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if name in STRAY:
+            (target / name).write_text("stray")
+        elif (ROOT / name).exists():
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+@pytest.fixture(scope="session")
+def images(engine: Engine, context: Path) -> Iterator[dict[str, str]]:
+    """The images task, airflow and mlflow by these names, built under names of the session's own."""
+    place = f"effir-test-{os.getpid()}/"
+    settings = os.environ | {"REPOSITORY": place, "REVISION": REVISION}
+    done = subprocess.run([context / "docker" / "build"], env=settings, capture_output=True, text=True)
+    print(done.stdout, file=sys.stderr)
+    assert done.returncode == 0, done.stderr[-5000:]
+    tags = [line.split()[0] for line in done.stdout.splitlines()]
+    yield {tag.removeprefix(f"{place}effir-").partition(":")[0]: tag for tag in tags}
+    engine("rmi", "--force", *tags)
