@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format test-gpu test-containers images schema lock clean
+.PHONY: help setup demo test lint format test-gpu test-containers images stack stack-down schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -34,6 +34,12 @@ lint: $(READY)  ## format, lint, types, the import border and Dockerfiles alone
 format: $(READY)  ## bring the source into its format
 	@$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+stack:  ## Airflow, MLflow, Postgres and S3 in containers, phases in containers of their own (GPU=1 gives them GPUs)
+	@docker/stack up
+
+stack-down:  ## remove that stack with all its data
+	@docker/stack down
 
 test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without one)
 	@$(BIN)/pytest -m gpu -rs tests
