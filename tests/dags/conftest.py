@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from .fake_kubernetes import Cluster, End, cluster, kubeconfig
+
 ROOT = Path(__file__).parents[2]
 DAGS = ROOT / "dags"
 PARSE = """
@@ -108,3 +110,45 @@ def airflow_s3(s3_server: dict[str, str]) -> Callable[[], dict[str, str]]:
         return s3_server | {"AIRFLOW_CONN_EFFIR_S3": given, "EFFIR_STORE": f"s3://effir/{time.time_ns()}"}
 
     return environment
+
+
+FOLLOW = """
+import asyncio, pod
+from airflow.sdk.exceptions import TaskDeferred
+
+def follow(phase="depth", told=None):
+    told = told or context(phase)
+    task = pod.PodPhase(task_id=phase, phase=phase)
+    try:
+        return task.launch(task.command(told), told)
+    except TaskDeferred as deferred:
+        while True:
+            assert deferred.method_name == "resume"
+            event = asyncio.run(anext(deferred.trigger.run())).payload
+            try:
+                return task.follow([], lambda pod: pod.trigger_reentry(told, event))
+            except TaskDeferred as again:
+                deferred = again
+"""
+
+
+@pytest.fixture(scope="session")
+def in_cluster(in_airflow: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Any, Cluster]]:
+    """Run a script whose pods, on the fake, end like this; what it prints, and what was asked of the fake."""
+
+    def run(
+        script: str,
+        settings: dict[str, Any],
+        ends: list[End],
+        well: Callable[[list[str]], None] = lambda arguments: None,
+        **environment: str,
+    ) -> tuple[Any, Cluster]:
+        folder = tmp_path_factory.mktemp("cluster")
+        (folder / "settings.json").write_text(json.dumps(settings))
+        with cluster() as found:
+            found.ends, found.well = list(ends), well
+            (folder / "kubeconfig").write_text(kubeconfig(found.url))
+            names = {"EFFIR_RUNNER_SETTINGS": str(folder / "settings.json"), "KUBECONFIG": str(folder / "kubeconfig")}
+            return in_airflow(FOLLOW + script, EFFIR_RUNNER="kubernetes", **names, **environment), found
+
+    return run

@@ -20,18 +20,30 @@ RUNNING_READS = 2
 
 @dataclass
 class End:
-    """How a pod ends: exit code and reason of its container, its log; reason and message of the pod where it was evicted."""
+    """How a pod ends.
+
+    code, reason, log: of its container        seconds: when, after the start of the hour
+    evicted:           why, where it was       gone:    it vanishes
+    waiting:           why it never starts     refused: why it is never made
+    """
 
     code: int = 0
     log: str = ""
     reason: str = ""
+    seconds: int = 0
     evicted: str = ""
     gone: bool = False
+    waiting: str = ""
+    refused: str = ""
 
 
 @dataclass
 class Cluster:
-    """What was asked of the fake. ends: for each pod in the order of their making; the rest ends well."""
+    """What was asked of the fake.
+
+    ends: for each pod in the order of their making; the rest ends well
+    well: what a pod that ends well has done, given its arguments
+    """
 
     url: str = ""
     ends: list[End] = field(default_factory=list)
@@ -72,7 +84,9 @@ class Cluster:
             return None
         end, reads = self._ends[name], self._reads.get(name, 0)
         self._reads[name] = reads + 1
-        if reads < RUNNING_READS:
+        if end.waiting:
+            found["status"] = _status("Pending", {"waiting": {"reason": "InvalidImageName", "message": end.waiting}})
+        elif reads < RUNNING_READS:
             found["status"] = _status("Running", {"running": {"startedAt": _now()}})
         elif reads == RUNNING_READS:
             if end.gone:
@@ -80,7 +94,11 @@ class Cluster:
                 return None
             if end.code == 0:
                 self.well(found["spec"]["containers"][0]["args"])
-            over = {"exitCode": end.code, "reason": end.reason or ("Error" if end.code else "Completed"), "finishedAt": _now()}
+            over = {
+                "exitCode": end.code,
+                "reason": end.reason or ("Error" if end.code else "Completed"),
+                "finishedAt": f"2026-10-01T00:00:{end.seconds:02}Z",
+            }
             found["status"] = _status("Failed" if end.code else "Succeeded", {"terminated": over})
             if end.evicted:
                 found["status"] |= {"reason": "Evicted", "message": end.evicted}
@@ -130,6 +148,8 @@ def cluster() -> Iterator[Cluster]:
             kind, name, log = match.groups()
             if kind == "events":
                 return self.answer({"apiVersion": "v1", "kind": "EventList", "metadata": {}, "items": []})
+            if self.command == "POST" and found.ends and found.ends[0].refused:
+                return self.answer({"kind": "Status", "message": found.ends.pop(0).refused, "code": 403}, 403)
             if self.command == "POST":
                 return self.answer(found.make(kind, body), 201)
             if name is None:
