@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import CronTriggerTimetable
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowTimetableInvalid, ParamValidationError
 
 from form import params
@@ -21,6 +22,7 @@ FIELDS = ("name", "profile", "cron", "assets", "overrides", "deadline_hours")
 TRIGGERS = ("effir/base-model", "effir/training-data")
 OURS = "effir/"
 YEAR = 8760
+CALLING = ("LocalExecutor", "CeleryExecutor")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -80,8 +82,16 @@ def faults(entry: Any) -> Iterator[tuple[str, str]]:
     yield from start_faults(entry)
     yield from spec_faults(entry.get("profile"), entry.get("overrides", {}))
     hours = entry.get("deadline_hours")
-    if hours is not None and (isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours <= YEAR):
-        yield "deadline_hours", f"is {json.dumps(hours)}, must be a number above 0 and up to {YEAR}"
+    if hours is not None:
+        if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours <= YEAR:
+            yield "deadline_hours", f"is {json.dumps(hours)}, must be a number above 0 and up to {YEAR}"
+        if executor() not in CALLING:
+            yield "deadline_hours", f"needs {' or '.join(CALLING)}: a deadline missed under {executor()} would stop Airflow's scheduler"
+
+
+def executor() -> str:
+    """The class name of the executor that Airflow hands a missed deadline to."""
+    return conf.get("core", "executor", fallback=CALLING[0]).split(",")[0].split(":")[0].strip().rpartition(".")[2]
 
 
 def start_faults(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -136,11 +136,17 @@ def follow(phase="depth", told=None):
 def in_cluster(in_airflow: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Any, Cluster]]:
     """Run a script whose pods, on the fake, end like this; what it prints, and what was asked of the fake."""
 
-    def run(script: str, settings: dict[str, Any], ends: list[End], **environment: str) -> tuple[Any, Cluster]:
+    def run(
+        script: str,
+        settings: dict[str, Any],
+        ends: list[End],
+        well: Callable[[list[str]], None] = lambda arguments: None,
+        **environment: str,
+    ) -> tuple[Any, Cluster]:
         folder = tmp_path_factory.mktemp("cluster")
         (folder / "settings.json").write_text(json.dumps(settings))
         with cluster() as found:
-            found.ends = list(ends)
+            found.ends, found.well = list(ends), well
             (folder / "kubeconfig").write_text(kubeconfig(found.url))
             names = {"EFFIR_RUNNER_SETTINGS": str(folder / "settings.json"), "KUBECONFIG": str(folder / "kubeconfig")}
             return in_airflow(FOLLOW + script, EFFIR_RUNNER="kubernetes", **names, **environment), found

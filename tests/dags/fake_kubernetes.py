@@ -39,7 +39,11 @@ class End:
 
 @dataclass
 class Cluster:
-    """What was asked of the fake. ends: for each pod in the order of their making; the rest ends well."""
+    """What was asked of the fake.
+
+    ends: for each pod in the order of their making; the rest ends well
+    well: what a pod that ends well has done, given its arguments
+    """
 
     url: str = ""
     ends: list[End] = field(default_factory=list)

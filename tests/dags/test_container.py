@@ -157,6 +157,33 @@ def test_a_killed_task_asks_its_phase_to_stop(in_containers: Callable[..., Any],
     assert engine.containers(all=True, filters={"label": OURS}) == []
 
 
+def test_a_container_is_ended_and_removed_without_its_task(
+    in_containers: Callable[..., Any], engine: docker.APIClient, eventually: Callable[..., Any]
+) -> None:
+    """Airflow kills a task's process five seconds after it asked it to stop."""
+    lost = in_containers("""
+    client = container.DockerPhase(task_id="x", phase="depth").client
+    parent = os.getpid()
+    if os.fork() == 0:
+        task = container.DockerPhase(task_id="depth", phase="depth")
+        def kill():
+            while not task.container or b"ready" not in client.logs(task.container): time.sleep(0.1)
+            task.on_kill()
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGKILL)
+        threading.Thread(target=kill).start()
+        checkpoint = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), sys.exit(75)))"
+        os.environ["PROGRAM"] = checkpoint + "; print('ready', flush=True); time.sleep(60)"
+        task.launch([], context(task_id="killed"))
+    while not (lost := client.containers(filters={"label": ["effir.dag=" + DAG, "effir.task=killed"]})): time.sleep(0.1)
+    os.wait()
+    print(json.dumps(lost[0]["Id"]))
+    """)
+    ended = eventually(lambda: not (state := engine.inspect_container(lost)["State"])["Running"] and state, 30)
+    assert ended["ExitCode"] == 75, "it had the time to save its checkpoint"
+    assert eventually(lambda: not engine.containers(all=True, filters={"id": lost}), 30)
+
+
 def test_what_a_lost_execution_left_is_ended_first(in_containers: Callable[..., Any], engine: docker.APIClient) -> None:
     found = in_containers("""
     if os.fork() == 0:

@@ -15,6 +15,9 @@ for name, text in json.loads(os.environ["TEXTS"]).items():
     right, wrong = deployments.deployments()
     bag = DagBag(sys.argv[1])
     told[name] = {"right": [one.name for one in right], "wrong": wrong, "dags": sorted(bag.dags), "errors": bag.import_errors}
+os.environ["EFFIR_DEPLOYMENTS"] = str(deployments.Path(os.environ["FOLDER"], "mixed.json"))
+os.environ["AIRFLOW__CORE__EXECUTOR"] = "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor,LocalExecutor"
+told["pods"] = {"right": [[one.name, one.deadline_hours] for one in deployments.deployments()[0]], "wrong": deployments.deployments()[1]}
 print(json.dumps(told))
 """
 RIGHT = [
@@ -100,3 +103,9 @@ def test_a_file_that_is_no_list_leaves_the_dag_itself(read: dict[str, dict[str, 
 def test_the_file_as_it_is_shipped_is_right(read: dict[str, dict[str, Any]]) -> None:
     assert read["shipped"]["wrong"] == []
     assert read["shipped"]["errors"] == {}
+
+
+def test_a_deadline_is_refused_where_it_would_stop_the_scheduler(read: dict[str, dict[str, Any]]) -> None:
+    assert read["pods"]["right"] == [["on-data.2", None], ["daily", None], ["nightly", None]], "the second of that name, which has none"
+    (sentence,) = [one for one in read["pods"]["wrong"] if "entry 1 (nightly), deadline_hours needs LocalExecutor or CeleryExecutor" in one]
+    assert "KubernetesExecutor" in sentence
