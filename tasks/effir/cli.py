@@ -28,7 +28,7 @@ def main() -> None:
         _end(str(error), error.exit_code)
     except Exception as error:
         if "No space left on device" not in str(error):
-            torchrun.record(EffirError.exit_code, f"{type(error).__name__}: {error}")
+            torchrun.leave(EffirError.exit_code, f"{type(error).__name__}: {error}")
             raise
         _end("the disk is full: free some space and run again; what was finished is kept", _theirs_to_mend())
 
@@ -348,8 +348,8 @@ def _model_folder(model: str) -> Any:
 
 def _end(sentence: str, code: int, lost: bool = False) -> NoReturn:
     """One of several processes leaves its sentence with the one that started them, which says it if it is the one that matters."""
-    if not torchrun.record(code, sentence, lost):
-        print(f"effir: {sentence}", file=sys.stderr, flush=True)
+    torchrun.leave(code, sentence, lost)
+    print(f"effir: {sentence}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -15,11 +15,10 @@ ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "transformers", "mlflow", "sentence_transformers", "matplotlib", "faiss", "beir", "pyarrow", "scipy"}
 
 
-def documented() -> dict[str, bool]:
-    """Phase → whether it is FRESH, as docs/architecture.md lists them."""
+def documented() -> dict[str, str]:
+    """Phase → FRESH, SHARES or nothing, as docs/architecture.md lists them."""
     text = (ROOT / "docs" / "architecture.md").read_text()
-    rows = re.findall(r"^\| `(\w+)`( FRESH)? \|", text.partition("## The phases")[2].partition("## Layouts")[0], re.MULTILINE)
-    return {name: bool(fresh) for name, fresh in rows}
+    return dict(re.findall(r"^\| `(\w+)` ?(FRESH|SHARES|) \|", text.partition("## The phases")[2].partition("## Layouts")[0], re.MULTILINE))
 
 
 def test_the_page_lists_every_phase_in_order() -> None:
@@ -30,12 +29,12 @@ def test_the_page_lists_every_phase_in_order() -> None:
 def test_a_phase_says_what_decides_its_result(name: str) -> None:
     module = importlib.import_module(f"effir.phases.{name}")
     assert set(module.FIELDS) <= set(RunSpec.model_fields)
-    assert getattr(module, "FRESH", False) is documented()[name]
+    assert [mark for mark in ("FRESH", "SHARES") if getattr(module, mark, False)] == documented()[name].split()
     assert module.__doc__ and module.run.__doc__
 
 
 def test_finished_work_is_found_without_heavy_libraries() -> None:
-    names = [name for name in PHASES if not documented()[name]]
+    names = [name for name in PHASES if documented()[name] != "FRESH"]
     code = f"import sys; [__import__('effir.phases.' + name) for name in {names}]; import effir.phases.execute; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & {module.partition(".")[0] for module in done.stdout.split()}

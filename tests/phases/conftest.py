@@ -162,8 +162,8 @@ class Chain:
         artifact = self.uris[label].removesuffix(f"/{MANIFEST}")
         self.store.delete(uri for uri, _ in list(self.store.list(artifact)))
 
-    def run(self, phase: str, inputs: dict, arguments: dict | None = None, label: str | None = None) -> dict:
-        result = execute(phase, *self.call(phase, inputs, arguments, label))
+    def run(self, phase: str, inputs: dict, arguments: dict | None = None, label: str | None = None, **more) -> dict:
+        result = execute(phase, *self.call(phase, inputs, arguments, label, **more))
         self.uris[label or phase] = result["manifest"]
         return result
 

@@ -179,6 +179,36 @@ def test_terminating_a_training_leaves_a_checkpoint_and_exit_code_75(chain):
     assert not one.store.exists(command[-1])
 
 
+def test_terminated_before_and_after_the_loop_nothing_is_left_and_a_retry_is_bit_equal(chain, tmp_path):
+    one = chain(checkpoint_every=1000, slim_steps=0, keep_ratio=1.0, variant="full")
+    one.cut()
+    one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
+    expected = one.file("reference", "model/model.safetensors", tmp_path / "straight").read_bytes()
+    one.forget("reference")
+    command = one.command("finetune", one.lesson(), {"model": "reference"}, "reference")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    settings = {"env": os.environ | {"TMPDIR": str(scratch)}, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+    early = subprocess.Popen(command, **settings)
+    while early.poll() is None and not list(scratch.glob("effir-finetune-*")):
+        time.sleep(0.01)
+    early.send_signal(signal.SIGTERM)
+    assert early.communicate(timeout=60)[0].splitlines()[-1].startswith("effir: stopped on request")
+    late = subprocess.Popen(command, **settings)
+    for line in late.stdout:
+        if line.startswith("finetune: 8 of 8"):
+            late.send_signal(signal.SIGTERM)
+            break
+    assert late.communicate(timeout=60)[0].splitlines()[-1].startswith("effir: stopped on request")
+    assert (early.returncode, late.returncode) == (75, 75)
+    assert list(scratch.iterdir()) == []
+    assert not one.store.exists(command[-1]) and not one.store.exists(one.uris["reference"])
+
+    one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
+    assert one.file("reference", "model/model.safetensors", tmp_path / "again").read_bytes() == expected
+
+
 def test_more_layers_than_there_are(chain):
     one = chain(variant="5M")
     with pytest.raises(BadInput, match="drops 5 sub-layers, but the model has only 4 layers"):

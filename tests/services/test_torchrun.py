@@ -81,18 +81,27 @@ def test_processes_know_their_place_and_only_the_first_is_heard(
     assert capfd.readouterr().out == "here 0 2 2 lo\n"
     assert next(tmp_path.glob("logs/*/attempt_0/1/stdout.log")).read_text() == "here 1 2 2 lo\n"
     assert dict(os.environ) == before
-    assert torchrun.record(2, "not one of them") is False
+    torchrun.leave(2, "this is not one of them, and goes on")
 
 
 def test_one_process_fails_and_the_others_are_ended(start: Callable[..., None], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadInput, match=r"^this is wrong$"):
-        start("if rank == 1:\n torchrun.record(2, 'this is wrong')\n sys.exit(2)\ntime.sleep(60)")
+        start("if rank == 1:\n torchrun.leave(2, 'this is wrong')\ntime.sleep(60)")
     assert "signal" not in capfd.readouterr().err
 
 
-def test_a_failure_that_nobody_foresaw_is_shown(start: Callable[..., None], capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(EffirError, match="process 1 of work ended with 1"):
-        start("if rank == 1:\n 1 // 0\ntime.sleep(60)")
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("1 // 0", "process 1 of work ended with 1"),
+        ("try: 1 // 0\n except Exception: torchrun.leave(1, 'as it was')", "as it was"),
+    ],
+)
+def test_a_failure_that_nobody_foresaw_is_shown(
+    start: Callable[..., None], capfd: pytest.CaptureFixture[str], program: str, said: str
+) -> None:
+    with pytest.raises(EffirError, match=said):
+        start(f"if rank == 1:\n {program}\ntime.sleep(60)")
     assert "process 1: ZeroDivisionError" in capfd.readouterr().err
 
 

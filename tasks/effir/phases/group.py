@@ -14,7 +14,7 @@ from effir.errors import BadInput
 from effir.manifest import machine
 from effir.phases.request import Request
 from effir.services import torchrun
-from effir.train.ranks import ALONE, Ranks
+from effir.train.ranks import ALONE, Ranks, or_lost
 
 PATIENCE = timedelta(hours=1)
 """How long a rank waits for another one that lives: rank 0 exports and publishes while the others wait."""
@@ -26,7 +26,7 @@ def joined(request: Request) -> Iterator[Ranks]:
 
     Raises BadInput if the phase is not one that can be shared, or a process has no GPU.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if count == 1:
         yield ALONE
         return
@@ -42,9 +42,9 @@ def joined(request: Request) -> Iterator[Ranks]:
         if local >= torch.cuda.device_count():
             raise BadInput(f"{beside} processes want a GPU each, but this machine has {torch.cuda.device_count()}: lower --processes")
         torch.cuda.set_device(local)
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_gpu else "gloo", torchrun.meeting_place(), rank=rank, world_size=count, timeout=PATIENCE
-    )
+    kind, place = "cpu:gloo,cuda:nccl" if on_gpu else "gloo", torchrun.meeting_place()
+    with or_lost():
+        distributed.init_process_group(kind, place, rank=rank, world_size=count, timeout=PATIENCE)
     yield Ranks(rank, count, max(1, beside))
     distributed.destroy_process_group()
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -107,13 +108,26 @@ def end_with_agent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def record(code: int, sentence: str = "", lost: bool = False) -> bool:
-    """Leave word of how this process ended; False where no agent wants to know."""
+def record(code: int, sentence: str = "", lost: bool = False) -> None:
+    """Leave word of how this process ends; nothing where no agent wants to know."""
     shared, rank = folder(), int(os.environ.get("LOCAL_RANK", "0"))
-    if shared is None:
-        return False
-    (shared / "ends" / f"{rank}.json").write_text(json.dumps(asdict(End(rank, code, sentence, lost))))
-    return True
+    if shared:
+        (shared / "ends" / f"{rank}.json").write_text(json.dumps(asdict(End(rank, code, sentence, lost))))
+
+
+def leave(code: int, sentence: str, lost: bool = False) -> None:
+    """Within an except clause: leave word and end this process on the spot; nothing where no agent wants to know.
+
+    On the spot, since what is left of a process group may wait for processes that are gone.
+    """
+    if folder() is None:
+        return
+    if not issubclass(sys.exc_info()[0] or EffirError, EffirError):
+        traceback.print_exc()
+    record(code, sentence, lost)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 # The agent

@@ -40,7 +40,7 @@ class Ranks:
         """The rows of all ranks one after another, and where this rank's lie: (n_i, …) → (Σ n_i, …)."""
         if self.count == 1:
             return rows, slice(0, len(rows))
-        counts = [self.total(len(rows) if rank == self.rank else 0) for rank in range(self.count)]
+        counts = self._agree([len(rows) if rank == self.rank else 0 for rank in range(self.count)], "SUM")
         own = slice(sum(counts[: self.rank]), sum(counts[: self.rank + 1]))
         whole = rows.new_zeros(sum(counts), *rows.shape[1:])
         whole[own] = rows
@@ -61,19 +61,19 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up on some rank."""
-        return bool(self._agree(int(flag), "MAX"))
+        return bool(self._agree([int(flag)], "MAX")[0])
 
     def largest(self, value: int) -> int:
         """The largest of the ranks' values."""
-        return self._agree(value, "MAX")
+        return self._agree([value], "MAX")[0]
 
     def total(self, value: int) -> int:
         """The sum of the ranks' values."""
-        return self._agree(value, "SUM")
+        return self._agree([value], "SUM")[0]
 
     def wait(self) -> None:
         """Return once all ranks are here."""
-        self._agree(0, "MAX")
+        self._agree([0], "MAX")
 
     def check(self, parameters: Iterable["torch.Tensor"], step: int) -> None:
         """Compare steps done and parameters, bit by bit. Raises EffirError, on every rank, where they differ."""
@@ -102,14 +102,14 @@ class Ranks:
 
         torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}:{step}:{self.rank}".encode()).digest()[:8], "big") >> 1)
 
-    def _agree(self, value: int, operation: Literal["MAX", "SUM"]) -> int:
+    def _agree(self, values: list[int], operation: Literal["MAX", "SUM"]) -> list[int]:
         if self.count == 1:
-            return value
+            return values
         import torch
 
-        held = torch.tensor([value], dtype=torch.int64)
+        held = torch.tensor(values, dtype=torch.int64)
         _reduce(held, operation)
-        return int(held)
+        return held.tolist()
 
 
 ALONE = Ranks()
@@ -118,12 +118,13 @@ ALONE = Ranks()
 def _reduce(tensor: "torch.Tensor", operation: Literal["MIN", "MAX", "SUM"]) -> None:
     from torch import distributed
 
-    with _or_lost():
+    with or_lost():
         distributed.all_reduce(tensor, getattr(distributed.ReduceOp, operation))
 
 
 @contextmanager
-def _or_lost() -> Iterator[None]:
+def or_lost() -> Iterator[None]:
+    """Within this context torch.distributed's errors, each of which means that another process does not answer, are PeerLost."""
     import torch
 
     try:
