@@ -6,6 +6,7 @@ of them.
 """
 
 import datetime
+import functools
 import importlib
 import json
 import os
@@ -211,6 +212,7 @@ def read(uri: str) -> dict[str, Any]:
     return json.loads(s3().read_key(key, bucket))
 
 
+@functools.cache
 def s3() -> Any:
     """Airflow's hook for S3."""
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook

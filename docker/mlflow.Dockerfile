@@ -7,11 +7,18 @@ RUN --mount=type=bind,source=docker/install,target=/build/install \
     --mount=type=secret,id=registry --mount=type=secret,id=certificates --mount=type=cache,target=/root/.cache \
     ./install tools
 
-FROM tools AS libraries
+# Only what this image needs: a change elsewhere in pyproject.toml or the pins leaves the libraries in the cache.
+FROM tools AS pins
 COPY pyproject.toml ./
 RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=bind,source=requirements,target=/build/requirements \
     --mount=type=secret,id=registry --mount=type=secret,id=certificates --mount=type=cache,target=/root/.cache \
-    ./install venv --group mlflow
+    ./install pins --group mlflow
+
+FROM tools AS libraries
+COPY --from=pins /build/pins.txt ./
+RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=bind,source=requirements/wheels,target=/build/requirements/wheels \
+    --mount=type=secret,id=registry --mount=type=secret,id=certificates --mount=type=cache,target=/root/.cache \
+    ./install venv
 
 FROM ${BASE}
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin effir

@@ -9,16 +9,23 @@ RUN --mount=type=bind,source=docker/install,target=/build/install \
     --mount=type=secret,id=registry --mount=type=secret,id=certificates --mount=type=cache,target=/root/.cache \
     ./install tools
 
-FROM tools AS libraries
+# Only what this image needs: a change elsewhere in pyproject.toml or the pins leaves the libraries in the cache.
+FROM tools AS pins
 ARG ACCELERATOR=cpu
 COPY pyproject.toml ./
 RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=bind,source=requirements,target=/build/requirements \
     --mount=type=secret,id=registry --mount=type=secret,id=certificates --mount=type=cache,target=/root/.cache \
     case "$ACCELERATOR" in \
-      cpu) ./install venv --requirement pyproject.toml --extra cpu ;; \
-      cuda) ./install venv --requirement pyproject.toml --extra gpu --constraint requirements/cuda.txt ;; \
+      cpu) ./install pins pyproject.toml --extra cpu ;; \
+      cuda) ./install pins pyproject.toml --extra gpu --constraint requirements/cuda.txt ;; \
       *) echo "ACCELERATOR is $ACCELERATOR: say cpu or cuda" >&2; exit 2 ;; \
-    esac \
+    esac
+
+FROM tools AS libraries
+COPY --from=pins /build/pins.txt ./
+RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=bind,source=requirements/wheels,target=/build/requirements/wheels \
+    --mount=type=secret,id=registry --mount=type=secret,id=certificates --mount=type=cache,target=/root/.cache \
+    ./install venv \
  && printf '%s\n' /opt/effir /opt/demo > "$(echo /opt/venv/lib/python3*/site-packages)/effir.pth" \
  && rm -rf /opt/venv/lib/python3*/site-packages/mlflow/server/js
 
@@ -29,7 +36,7 @@ RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=b
     mkdir -p /opt/demo && if [ "$DEMO" = 1 ]; then ./install folder /opt/demo --requirement requirements/demo.txt; fi
 
 FROM libraries AS project
-COPY LICENSE README.md ./
+COPY LICENSE README.md pyproject.toml ./
 COPY tasks tasks
 RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=bind,source=requirements,target=/build/requirements \
     --mount=type=secret,id=registry --mount=type=secret,id=certificates --mount=type=cache,target=/root/.cache \

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("cpu", "airflow", "stack", "test")
+EXTRAS = ("cpu", "stack", "test")
 
 
 def pins() -> dict[str, Version]:
@@ -28,11 +28,23 @@ def test_the_pins_are_versions_and_nothing_else() -> None:
 
 
 def test_the_pins_are_what_the_project_asks_for() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, groups = told["project"], told["dependency-groups"]
     asked = [*project["dependencies"], *(one for extra in EXTRAS for one in project["optional-dependencies"][extra])]
+    asked += [one for group in groups.values() for one in group]
     found = pins()
     for one in map(Requirement, asked):
         assert found[one.name.lower()] in one.specifier, f"{one}: run make lock"
+
+
+def test_a_machine_with_gpus_adds_pins_and_changes_none() -> None:
+    lines = (ROOT / "requirements" / "cuda.txt").read_text().splitlines()
+    added = {name: Version(version) for name, version in (line.split("==") for line in lines)}
+    assert not added.keys() & pins().keys()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for one in map(Requirement, project["optional-dependencies"]["gpu"]):
+        assert added[one.name.lower()] in one.specifier, f"{one}: run make lock"
+    assert {"faiss-gpu", "triton"} < added.keys()
 
 
 @pytest.mark.parametrize("python", ["/absent/python3", "/bin/true-but-absent"])
@@ -58,5 +70,5 @@ def test_set_up_without_venv_says_what_to_install(tmp_path: Path) -> None:
 
 def test_help_lists_what_a_person_types() -> None:
     said = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
-    for target in ("demo", "test", "lint", "setup", "test-gpu", "help"):
+    for target in ("demo", "test", "lint", "setup", "test-gpu", "test-containers", "images", "help"):
         assert f"make {target} " in said
