@@ -284,7 +284,10 @@ def _forecast(asked: Any, hardware: str | None, measured: Path | None, as_json: 
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    Console().print(show.comparison(found["against"]) if run is not None else show.table(found))
+    console = Console()
+    console.print(show.comparison(found["against"]) if run is not None else show.table(found))
+    for remark in () if run is not None else show.remarks(found):
+        console.print(remark, highlight=False, markup=False)
 
 
 def _json_file(path: Path) -> Any:

@@ -76,7 +76,7 @@ def summary(found: Mapping[str, Estimate], hardware: Hardware) -> dict[str, Any]
     for row in rows.values():
         members = [one for one in found.values() if one.work.phase == row["phase"]]
         row["wall"] = row["ends"] - row["begins"]
-        row["busy"] = sum(one.job.parallel for one in members) / sum(one.span.end - one.span.start for one in members)
+        row["busy"] = sum(one.job.parallel for one in members) / max(sum(one.span.end - one.span.start for one in members), 1e-9)
         row["memory"] = max(one.work.memory for one in members)
         row["fits"] = row["memory"] <= FILLED * hardware.memory
     wall = max(one.span.end for one in found.values())

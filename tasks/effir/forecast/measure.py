@@ -26,12 +26,15 @@ FLOATS = 1 << 24
 SQUARE = 1536
 PHASE_IMPORTS = "import effir.export.writer, effir.train.adapters, effir.train.contrastive, effir.train.loop"
 LIGHT_IMPORTS = "import effir.phases.execute"
-CORE_SECONDS = 0.0205
+CORE_SECONDS = 0.0137
 """Of `_errand` on a core of speed 1."""
 
 
-def measure(volume: Volume) -> Hardware:
-    """Rates of this machine at the recipe's widths, lengths and data type; what is not measured is as on the named machine of its kind."""
+def measure(volume: Volume, heavy: str = PHASE_IMPORTS, light: str = LIGHT_IMPORTS) -> Hardware:
+    """Rates of this machine at the recipe's widths, lengths and data type; what is not measured is as on the named machine of its kind.
+
+    heavy, light: statements that a phase begins with, with and without torch; what the one takes longer is the machine's `imports`.
+    """
     import torch
 
     cuda = torch.cuda.is_available() and volume.spec.device != "cpu"
@@ -47,7 +50,7 @@ def measure(volume: Volume) -> Hardware:
         outside=_forward(volume, _MINILM, _dtype(volume), device), processor=_processor(cores) if cuda else float32,
         bandwidth=_bandwidth(device), core=CORE_SECONDS / _errand(), imports=0.0,
     )  # fmt: skip
-    return replace(found, imports=max(_import(PHASE_IMPORTS) - _import(LIGHT_IMPORTS), 0.1) * found.core)
+    return replace(found, imports=max(_import(heavy) - _import(light), 0.01) * found.core)
 
 
 _MINILM = Backbone(Shape(384, (Layer(384, 384, 1024),) * 6), 1024, 32, 384, 384, 0, 384)

@@ -10,12 +10,10 @@ STEPS = ("", "k", "M", "G", "T", "P")
 
 
 def table(found: Mapping[str, Any]) -> Table:
-    """A row for each phase, totals below, and what stands out."""
+    """A row for each phase, totals below."""
     hardware, totals = found["hardware"], found["totals"]
     title = f"{found['spec']['base_model']} {found['spec']['variant']} on {hardware['name']}"
-    shown = Table(
-        title=title, title_justify="left", box=None, header_style="bold", caption="\n".join(remarks(found)), caption_justify="left"
-    )
+    shown = Table(title=title, title_justify="left", box=None, header_style="bold")
     for column in ("phase", "tasks", "tokens", "wall", found["unit"], "computing", "memory", "from S3", "to S3", "stored", "cost"):
         shown.add_column(column, justify="left" if column == "phase" else "right")
     for row in found["phases"]:
@@ -42,8 +40,8 @@ def remarks(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"Keeping the machine from start to end costs {totals['kept']:,.2f}, at {price}."
     if large := [row["phase"] for row in found["phases"] if not row["fits"]]:
         yield (
-            f"! {', '.join(large)}: more than fits into {size(hardware['memory'])}; a retry holds half as many queries at once, "
-            "so set micro_batch (or batch_tokens) lower from the start."
+            f"! {', '.join(large)}: more than fits into {size(hardware['memory'])}; set micro_batch (for training) or batch_tokens "
+            "(for encoding) lower."
         )
 
 
