@@ -184,7 +184,7 @@ def _beir(source: str, what: str) -> str:
 def _built_in(found: "Collection", name: str) -> Corpus:
     from effir.retrieve.collections import document_text
 
-    texts = [document_text(one) for one in found.corpus.values()]
+    texts = [document_text(one) for _, one in found.corpus.items()]
     pairs = sum(grade > 0 for grades in found.qrels.values() for grade in grades.values())
     return Corpus(name, of(texts), of(list(found.queries.values())), pairs)
 
