@@ -19,7 +19,7 @@ from effir.forecast.volume import Volume
 if TYPE_CHECKING:
     import torch
 
-LAYERS = 8
+LAYERS = 6
 REPEATS = 3
 TOKENS = 2048
 FLOATS = 1 << 24
