@@ -223,9 +223,18 @@ def plan(
     multiple: Annotated[int | None, typer.Option(min=1, help="Round widths to a multiple of this.")] = None,
     speedup: Annotated[float | None, typer.Option(help="Choose the cut for this speed-up, in matmul operations on documents.")] = None,
     parameters: Annotated[int | None, typer.Option(min=1, help="Choose the cut for at most this many parameters.")] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="Say what a run takes instead: h100x8, h100x1, cpu2, here (measured now), or a .toml file.")
+    ] = None,
+    measured: Annotated[
+        Path | None, typer.Option("--against", metavar="RUN.json", help="A run's summary, to set its seconds beside the predicted ones.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, and nothing else, on standard output.")] = False,
 ) -> None:
-    """Say what a cut leaves of a model, before anything is trained: parameters, widths, and the most that speed can gain."""
+    """Say what a cut leaves of a model, before anything is trained: parameters, widths, and the most that speed can gain.
+
+    With --hardware: what a whole run takes on it, phase by phase (docs/forecast.md).
+    """
     from effir import planning
     from effir.compress.budget import Target
     from effir.spec import resolve
@@ -234,6 +243,11 @@ def plan(
     if base and profile:
         raise BadInput("--profile and --base exclude each other: a recipe names its own base model (--set base_model=… changes it)")
     asked = planning.spec_of(base, given) if base else resolve(profile or "demo", given)
+    if hardware is not None or measured is not None:
+        if speedup is not None or parameters is not None:
+            raise BadInput("a forecast takes its cut from the recipe: give --set target_speedup=… or --set target_parameters=… instead")
+        _forecast(asked, hardware, measured, as_json)
+        return
     if speedup is None and parameters is None:
         found = planning.plan(asked)
     elif clash := sorted(set(given) & {"variant", "keep_ratio", "width_rule"}):
@@ -247,6 +261,47 @@ def plan(
         from rich.console import Console
 
         Console().print(planning.table(found))
+
+
+def _forecast(asked: Any, hardware: str | None, measured: Path | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from effir.forecast import show
+    from effir.forecast.estimate import against, forecast
+    from effir.forecast.hardware import HERE, find
+    from effir.forecast.volume import volume
+    from effir.sources import local
+
+    if hardware is None:
+        raise BadInput("--against needs --hardware: the machine that the run was on, such as here")
+    machine = None if hardware == HERE else find(hardware)
+    run = _json_file(measured) if measured else None
+    amount = volume(asked, local)
+    if machine is None:
+        from effir.forecast.measure import measure
+
+        _say("measuring this machine, for about 20 s")
+        machine = measure(amount)
+    found = forecast(amount, machine)
+    if run is not None:
+        found["against"] = against(found, run)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    console = Console()
+    console.print(show.comparison(found["against"]) if run is not None else show.table(found))
+    for remark in () if run is not None else show.remarks(found):
+        console.print(remark, highlight=False, markup=False)
+
+
+def _json_file(path: Path) -> Any:
+    """A run's summary. Raises BadInput if the file is none."""
+    try:
+        found = json.loads(path.read_text())
+        found["phases"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadInput(f"{path} is no summary of a run: give the file that `effir run` writes, last-run.json") from None
+    return found
 
 
 # One phase, one model

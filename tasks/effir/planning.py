@@ -72,6 +72,25 @@ def within(spec: RunSpec, target: Target, multiple: int) -> dict[str, Any]:
     return asked | _facts(spec, backbone, choice.cut.drop_attention, choice.widths, known=True, ranked=False) | chosen
 
 
+def stages(spec: RunSpec) -> tuple[Backbone, Backbone, Backbone]:
+    """The spec's base model whole, as depth leaves it, and as narrow leaves it.
+
+    Where importance decides which parts go, others of the same size stand in; a target is met by PRIOR.
+    Raises BadInput as `plan` and `within` do.
+    """
+    backbone = shapes.find(spec.base_model)
+    if spec.has_target():
+        target = Target(spec.target_speedup, spec.target_parameters)
+        count = costs.arithmetic(backbone, [spec.max_document_tokens])
+        choice = budget.choose(prior(backbone), count, backbone, target, spec.width_multiple)
+        return backbone, backbone, shapes.cut(backbone, choice.cut.drop_attention, choice.widths)
+    attention, mlp, _ = _dropped(spec.variant, backbone)
+    full = [0 if index in mlp else one.neurons for index, one in enumerate(backbone.shape.layers)]
+    kept = iter(_widths([width for width in full if width], spec))
+    left = [next(kept) if width else 0 for width in full]
+    return backbone, shapes.cut(backbone, attention, full), shapes.cut(backbone, attention, left)
+
+
 def prior(backbone: Backbone) -> Utility:
     """PRIOR as a utility: earlier layers are worth more, and neurons fall off linearly."""
     layers = backbone.shape.layers

@@ -134,6 +134,12 @@ def at_hand(source: str) -> Path | None:
     return folder if data and source.startswith("beir:") and folder.is_dir() else None
 
 
+def local(source: str) -> Path | None:
+    """The file or folder on this machine that a source names, if there is one."""
+    path = at_hand(source) or Path(source).expanduser()
+    return path if path.exists() else None
+
+
 def fingerprint(sources: list[str]) -> dict[str, Any]:
     """What of packages and local files decides the data behind these sources; read without heavy imports.
 
