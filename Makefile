@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format test-gpu schema lock clean
+.PHONY: help setup demo test lint format test-gpu chart schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -36,6 +36,11 @@ format: $(READY)  ## bring the source into its format
 
 test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without one)
 	@$(BIN)/pytest -m gpu -rs tests
+
+chart: $(READY)  ## lint, render, validate and test the Helm chart (fetches helm once)
+	@$(BIN)/ruff check helm helm/get helm/readme
+	$(BIN)/python helm/get >/dev/null
+	$(BIN)/pytest -m "not stack" tests/chart
 
 schema: $(READY)  ## write dags/spec.schema.json, from which the trigger form is made
 	@$(BIN)/effir spec --schema > dags/spec.schema.json
