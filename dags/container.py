@@ -2,9 +2,12 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import settings
@@ -13,6 +16,7 @@ from settings import Settings, size
 
 SOCKET = "unix:///var/run/docker.sock"
 TASK = "effir.task"
+ENDING = str(Path(__file__).parent / "end_container.py")
 KILLED = {137, 143}
 ENGINE_SECONDS = 60
 
@@ -20,47 +24,56 @@ ENGINE_SECONDS = 60
 class DockerPhase(Phase):
     """Its output goes into the task's log; it is asked to stop when the task is ended, and keeps its checkpoint."""
 
+    container: str | None = None
+
     def launch(self, command: list[str], context: Any) -> tuple[int, str]:
         """Run the container. A container that an earlier, lost execution of this task left behind is ended first."""
-        from docker.errors import APIError, ImageNotFound, NotFound
+        from docker.errors import APIError, ImageNotFound
 
         told = settings.load()
         labels = labels_of(context)
         self.clear(labels, told.grace_seconds)
         try:
             self.container = self.create(command, labels, told)
-            return self.follow(self.container)
+            output = self.client.attach(self.container, stream=True, logs=True)
+            self.client.start(self.container)
+            ended = self.follow(output)
         except ImageNotFound:
             return BAD_INPUT, f"the Docker engine has no image {told.of(self.phase).image}: build it with `make images`, or pull it"
-        except NotFound:
-            return STOPPED, "the container was removed by somebody else"
         except APIError as error:
-            return FAILED, f"the Docker engine refused the container: {error.explanation}"
-        finally:
-            self.remove(getattr(self, "container", None))
+            ended = FAILED, f"the Docker engine refused: {error.explanation}"
+        except BaseException:
+            self.on_kill()
+            raise
+        self.remove(self.container)
+        return ended
 
-    def follow(self, container: str) -> tuple[int, str]:
-        """Start a container and hand its output on until it is over."""
-        output = self.client.attach(container, stream=True, logs=True)
-        self.client.start(container)
+    def follow(self, output: Iterable[bytes]) -> tuple[int, str]:
+        """Hand the container's output on until it is over."""
+        from docker.errors import NotFound
+
         ending = Ending()
         for line in lines(output):
             print(line, flush=True)
             ending.hear(line)
-        code = self.client.wait(container, timeout=None)["StatusCode"]
-        return outcome(code, self.client.inspect_container(container)["State"], ending.sentence)
+        try:
+            code = self.client.wait(self.container, timeout=None)["StatusCode"]
+            return outcome(code, self.client.inspect_container(self.container)["State"], ending.sentence)
+        except NotFound:
+            return STOPPED, "the container was removed by somebody else"
 
     def on_kill(self) -> None:
-        """Ask the phase to stop. The engine sees to it, also when this process is gone by then."""
-        if container := getattr(self, "container", None):
-            self.client.stop(container, timeout=settings.load().grace_seconds)
+        """Ask the phase to stop, and see to it that its container goes, also when this process is gone by then."""
+        if self.container:
+            ending = [sys.executable, ENDING, engine(), self.container, str(settings.load().grace_seconds)]
+            subprocess.Popen(ending, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
     @cached_property
     def client(self) -> Any:
         """The engine."""
         from airflow.providers.docker.hooks.docker import DockerHook
 
-        return DockerHook(docker_conn_id=None, base_url=os.environ.get("DOCKER_HOST") or SOCKET, timeout=ENGINE_SECONDS).api_client
+        return DockerHook(docker_conn_id=None, base_url=engine(), timeout=ENGINE_SECONDS).api_client
 
     def create(self, command: list[str], labels: dict[str, str], told: Settings) -> str:
         """The id of a container that is ready to start."""
@@ -101,6 +114,11 @@ class DockerPhase(Phase):
         if container:
             with suppress(NotFound):
                 self.client.remove_container(container, v=True, force=True)
+
+
+def engine() -> str:
+    """The address of the Docker engine."""
+    return os.environ.get("DOCKER_HOST") or SOCKET
 
 
 def host(told: Settings, resources: settings.Resources) -> dict[str, Any]:

@@ -1,92 +1,98 @@
-import os
-import shlex
-import signal
-import sys
-import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-RUN = """
-import process
-task = process.ProcessPhase(task_id="depth", phase="depth")
-print(json.dumps(task.launch(["phase", "depth", "--spec", "s3://effir/spec.json"], None)))
+ENDS = """
+import launch
+
+class Ending(launch.Phase):
+    def launch(self, command, context):
+        return code, "because"
+
+def ended(phase, **known):
+    task, told = Ending(task_id=phase, phase=phase, retry_delay=datetime.timedelta(seconds=90)), context(phase, **known)
+    try:
+        ended = task.execute(told)
+    except Exception as error:
+        later = getattr(error, "reschedule_date", None)
+        seconds = later and round((later - datetime.datetime.now(datetime.UTC)).total_seconds())
+        ended = [type(error).__name__, str(error), seconds]
+    call = launch.read(launch.address(told, "calls"))
+    return [ended, told["ti"].pushed.get("error"), call.get("halvings"), launch.pressure(told)]
+
+found = {}
+code = 0
+launch.write(launch.address(context("depth"), "results"), {"phase": "depth"})
+found["done"] = ended("depth")
+code = 2
+found["bad input"] = ended("depth")
+code = 1
+found["failed"] = ended("depth")
+code = 75
+found["stopped"] = ended("depth")
+found["stopped again and again"] = ended("depth", rescheduled=launch.PATIENCE)
+code = 76
+found["memory"] = [ended("finetune") for _ in range(2)]
+found["memory, and nothing to halve"] = ended("encode", map_index=3)
+print(json.dumps(found))
 """
 
 
-def command(folder: Path, body: str) -> str:
-    """A program that stands where `effir` would."""
-    path = folder / "program.py"
-    path.write_text("import os, signal, sys, time\n" + textwrap.dedent(body))
-    return shlex.join([sys.executable, str(path)])
+@pytest.fixture(scope="module")
+def ends(in_airflow: Callable[..., Any], airflow_s3: Callable[[], dict[str, str]]) -> dict[str, Any]:
+    return in_airflow(ENDS, **airflow_s3())
+
+
+def test_a_phase_that_is_done_hands_its_result_back(ends: dict[str, Any]) -> None:
+    assert ends["done"] == [{"phase": "depth"}, None, None, 0]
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("case", "code", "raised", "seconds"),
     [
-        ("print('depth: done')", [0, "depth: done"]),
-        ("print('effir: k is 40, and there are 30 layers', file=sys.stderr); sys.exit(2)", [2, "k is 40, and there are 30 layers"]),
-        ("print('effir: stopped'); print('bye'); sys.exit(75)", [75, "stopped"]),
-        ("raise ValueError('wrong')", [1, "ValueError: wrong"]),
+        ("bad input", 2, "AirflowFailException", None),
+        ("failed", 1, "AirflowException", None),
+        ("stopped", 75, "AirflowRescheduleException", 90),
+        ("stopped again and again", 75, "AirflowException", None),
+        ("memory, and nothing to halve", 76, "AirflowException", None),
     ],
 )
-def test_exit_code_and_last_sentence(parse_dags: Callable[..., Any], tmp_path: Path, body: str, told: list[Any]) -> None:
-    assert parse_dags(RUN, EFFIR_COMMAND=command(tmp_path, body)) == told
+def test_what_follows_from_an_exit_code(ends: dict[str, Any], case: str, code: int, raised: str, seconds: int | None) -> None:
+    (kind, _, later), told, *_ = ends[case]
+    assert (kind, later) == (raised, seconds)
+    assert told == {"sentence": "because", "exit_code": code}
 
 
-def test_the_phase_gets_its_addresses_and_no_settings_of_airflow(parse_dags: Callable[..., Any], tmp_path: Path) -> None:
-    body = "print('effir:', *sys.argv[1:], [name for name in os.environ if 'AIRFLOW' in name])"
-    said = parse_dags(RUN, EFFIR_COMMAND=command(tmp_path, body), AIRFLOW__CORE__FERNET_KEY="secret")[1]
-    assert said == "phase depth --spec s3://effir/spec.json []"
+def test_the_sentence_is_in_airflows_error(ends: dict[str, Any]) -> None:
+    assert ends["bad input"][0][1] == "depth ended with 2: because"
 
 
-def test_a_killed_task_asks_its_phase_to_stop(parse_dags: Callable[..., Any], tmp_path: Path) -> None:
-    body = """
-    def stop(*_):
-        print("effir: stopped at a checkpoint", flush=True)
-        sys.exit(75)
-    signal.signal(signal.SIGTERM, stop)
-    print("ready", flush=True)
-    time.sleep(60)
-    """
+def test_out_of_memory_is_counted_in_s3_and_told_to_the_next_try(ends: dict[str, Any]) -> None:
+    assert [(ended[0], halvings, count) for ended, _, halvings, count in ends["memory"]] == [
+        ("AirflowRescheduleException", None, 1),
+        ("AirflowRescheduleException", 1, 2),
+    ]
+    assert ends["memory, and nothing to halve"][3] == 1, "a mapped task has a count of its own"
+
+
+def test_processes_are_handed_on(in_airflow: Callable[..., Any], tmp_path: Path) -> None:
     script = """
-    import process, threading
-    task = process.ProcessPhase(task_id="depth", phase="depth")
-    def kill():
-        while not getattr(task, "process", None): time.sleep(0.05)
-        time.sleep(1)
-        task.on_kill()
-    threading.Thread(target=kill).start()
-    print(json.dumps(task.launch(["phase", "depth"], None)))
+    import process
+    found = [process.ProcessPhase(task_id=name, phase=name).command(context(name)) for name in ("finetune", "depth")]
+    print(json.dumps([one[4:] for one in found]))
     """
-    assert parse_dags(textwrap.dedent(script), EFFIR_COMMAND=command(tmp_path, body)) == [75, "stopped at a checkpoint"]
+    path = tmp_path / "settings.json"
+    path.write_text('{"phases": {"finetune": {"processes": 2}}}')
+    results = "s3://effir/runs/manual__2026-10-01T00:00:00+00:00/results"
+    assert in_airflow(script, EFFIR_RUNNER_SETTINGS=str(path)) == [
+        ["--result", f"{results}/finetune.json", "--processes", "2"],
+        ["--result", f"{results}/depth.json"],
+    ]
 
 
-def test_a_phase_does_not_outlive_its_task(parse_dags: Callable[..., Any], tmp_path: Path, eventually: Callable[..., Any]) -> None:
-    body = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    script = """
-    import os, process, signal, threading
-    task = process.ProcessPhase(task_id="depth", phase="depth")
-    if os.fork() == 0:
-        def die():
-            while not os.path.exists(os.environ["PID_FILE"]): time.sleep(0.05)
-            os.kill(os.getpid(), signal.SIGKILL)
-        threading.Thread(target=die).start()
-        task.launch(["phase", "depth"], None)
-    os.wait()
-    print(json.dumps(None))
-    """
-    began = time.monotonic()
-    parse_dags(textwrap.dedent(script), EFFIR_COMMAND=command(tmp_path, body), PID_FILE=str(tmp_path / "pid"))
-    pid = int((tmp_path / "pid").read_text())
-    assert eventually(lambda: not _alive(pid), 10)
-    assert time.monotonic() - began < 59
-
-
-def test_what_an_input_stands_for(parse_dags: Callable[..., Any]) -> None:
+def test_what_an_input_stands_for(in_airflow: Callable[..., Any]) -> None:
     script = """
     import launch
     prepared = {"parts": {"base": "s3://b", "seen": "s3://c"}, "manifest": "s3://p", "output": {"collections": {"seen": {}}}}
@@ -99,15 +105,7 @@ def test_what_an_input_stands_for(parse_dags: Callable[..., Any]) -> None:
         launch.pick("encodes", encoded, "candidate"), launch.pick("collections", ["s3://c"]),
     ]))
     """
-    assert parse_dags(textwrap.dedent(script)) == [
+    assert in_airflow(script) == [
         "s3://b", "s3://p", ["s3://c"], "s3://x", None, "s3://old", ["s3://base", "s3://candidate"], ["s3://candidate"],
         ["s3://c"],
     ]  # fmt: skip
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, signal.SIG_DFL)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
