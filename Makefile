@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format test-gpu test-containers images stack stack-down schema lock clean
+.PHONY: help setup demo test lint format test-gpu test-containers images chart stack stack-down schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -49,6 +49,11 @@ test-containers: $(READY)  ## the tests on a real Docker engine, started where n
 
 images:  ## build the images task, airflow and mlflow (IMAGES=task-cuda: that one; DEMO=1: with the demo's models)
 	@docker/build $(IMAGES)
+
+chart: $(READY)  ## lint, render, validate and test the Helm chart (fetches helm once)
+	@$(BIN)/ruff check helm helm/get helm/readme
+	$(BIN)/python helm/get >/dev/null
+	$(BIN)/pytest -m "not stack" tests/chart
 
 schema: $(READY)  ## write dags/spec.schema.json, from which the trigger form is made
 	@$(BIN)/effir spec --schema > dags/spec.schema.json

@@ -11,6 +11,13 @@ import yaml
 
 from .installs import INSTALLS, ROOT, SOURCE, Chart
 
+DEFAULTS = {
+    "createUserJob": {"enabled": True, "defaultUser": {"username": "admin", "password": "admin"}},
+    "data": {"metadataSecretName": None, "metadataConnection": {"user": "postgres", "pass": "postgres"}},
+    "postgresql": {"enabled": True, "auth": {"enablePostgresUser": True, "postgresPassword": "postgres"}},
+    "fernetKey": None, "apiSecretKey": None, "jwtSecret": None,
+}  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def tools() -> Path:
@@ -23,13 +30,14 @@ def tools() -> Path:
 
 @pytest.fixture(scope="session")
 def chart(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Chart:
-    """The chart, with a stand-in for the Airflow chart of the version that it names."""
+    """The chart, with a stand-in for the Airflow chart of the version that it names, which has the defaults that ours guards against."""
     folder = tmp_path_factory.mktemp("chart") / "effir"
     shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("charts"))
     (airflow,) = yaml.safe_load((SOURCE / "Chart.yaml").read_text())["dependencies"]
     stand_in = {"apiVersion": "v2", "name": airflow["name"], "version": airflow["version"]}
     (folder / "charts" / "airflow").mkdir(parents=True)
     (folder / "charts" / "airflow" / "Chart.yaml").write_text(yaml.safe_dump(stand_in))
+    (folder / "charts" / "airflow" / "values.yaml").write_text(yaml.safe_dump(DEFAULTS))
     return Chart(tools / "helm", folder)
 
 

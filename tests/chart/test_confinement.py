@@ -12,6 +12,7 @@ REFERENCES = set(NAMES.split())
 WORD = re.compile(r"(?i)(postgres(ql)?|mysql|https?)://[^/\s@]+:[^/\s@]+@")
 TASK = {"app.kubernetes.io/name": "effir", "app.kubernetes.io/instance": "effir", "app.kubernetes.io/component": "task"}
 OF_A_JOB = [{"key": "batch.kubernetes.io/job-name", "operator": "Exists"}]
+PROXY = {"ports": [{"port": 3128}], "to": [{"ipBlock": {"cidr": "10.1.0.1/32"}}]}
 DNS = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 
 
@@ -90,9 +91,10 @@ def test_servers_elsewhere_are_reached_on_their_ports(chart: Chart) -> None:
     values = {
         "s3": {"endpoint": "http://minio.storage:9000"},
         "mlflow": {"enabled": False, "trackingUri": "http://mlflow.example.com"},
-        "networkPolicy": {"s3": [{"podSelector": {}}], "mlflow": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "hub": True},
+        "networkPolicy": {"s3": [{"podSelector": {}}], "mlflow": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "hub": True, "egress": [PROXY]},
     }
-    _, s3, mlflow, hub = pick(chart.render(values=values), "NetworkPolicy", "effir-task")["spec"]["egress"]
+    _, s3, mlflow, hub, proxy = pick(chart.render(values=values), "NetworkPolicy", "effir-task")["spec"]["egress"]
+    assert proxy == PROXY
     assert s3 == tcp(9000, {"podSelector": {}})
     assert mlflow == tcp(80, {"ipBlock": {"cidr": "10.0.0.0/8"}})
     assert hub["ports"] == [{"protocol": "TCP", "port": 443}]

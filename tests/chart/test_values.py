@@ -80,9 +80,14 @@ def test_the_schema_refuses_wrong_values_and_says_where(chart: Chart, values: di
             "airflow.fernetKey holds a secret: put it into a Secret and name that in airflow.fernetKeySecretName",
         ),
         ({"airflow": {"jwtSecret": "x"}}, "airflow.jwtSecret holds a secret"),
-        ({"airflow": {"data": {"metadataConnection": {"pass": "x"}}}}, "airflow.data.metadataConnection.pass holds a secret"),
-        ({"airflow": {"postgresql": {"auth": {"postgresPassword": "x"}}}}, "airflow.postgresql.auth.postgresPassword holds a secret"),
-        ({"airflow": {"createUserJob": {"defaultUser": {"password": "x"}}}}, "airflow.createUserJob.defaultUser.password holds a secret"),
+        (
+            {"airflow": {"data": {"metadataSecretName": ""}}},
+            "airflow.data.metadataSecretName is empty: name a Secret that holds the database's",
+        ),
+        ({"airflow": {"jwtSecretName": None}}, "airflow.jwtSecretName is empty, so that a key would be made and written into the release"),
+        ({"airflow": {"postgresql": {"enabled": True}}}, "airflow.postgresql.auth.existingSecret is empty, so that the password would be"),
+        ({"airflow": {"createUserJob": {"enabled": True}}}, "airflow.createUserJob makes a user whose password stands in the values"),
+        ({"name": "other"}, "name is other: let airflow.volumes and airflow.extraEnvFrom name other-runner and other-environment"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused_in_a_sentence(chart: Chart, values: dict[str, Any], sentence: str) -> None:

@@ -69,13 +69,13 @@ def secret(name: str) -> str:
 
 
 def put(url: str, token: str, kind: str, key: str, body: dict[str, Any]) -> None:
-    """Make a pool or a connection, or make the one of that name the same."""
+    """Make a pool or a connection, or make the one of that name the same. A pool is called `pool` where it is changed."""
     name = body[key]
     one = f"{url}/api/v2/{kind}/{quote(name, safe='')}"
     if call("GET", one, token=token, absent=True) is None:
         call("POST", f"{url}/api/v2/{kind}", body, token)
     else:
-        call("PATCH", one, body | ({"pool": name} if kind == "pools" else {}), token)
+        call("PATCH", one, {"pool" if (kind, part) == ("pools", "name") else part: value for part, value in body.items()}, token)
     print(f"{kind.removesuffix('s')} {name} is set", flush=True)
 
 

@@ -9,6 +9,11 @@
   {{- if not .Values.s3.existingSecret }}{{ fail "s3.server needs keys: name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in s3.existingSecret" }}{{ end -}}
 {{- end -}}
 {{- if and .Values.mlflow.enabled .Values.mlflow.trackingUri }}{{ fail "mlflow.trackingUri names a server, and mlflow.enabled starts another: leave one of them out" }}{{ end -}}
+{{- if .Values.airflow.enabled -}}
+  {{- if not (and (contains (printf "%s-runner" .Values.name) (toJson .Values.airflow.volumes)) (contains (printf "%s-environment" .Values.name) (toJson .Values.airflow.extraEnvFrom))) -}}
+    {{- fail (printf "name is %s: let airflow.volumes and airflow.extraEnvFrom name %s-runner and %s-environment" .Values.name .Values.name .Values.name) -}}
+  {{- end -}}
+{{- end -}}
 {{- if not (or .Values.mlflow.enabled .Values.mlflow.trackingUri) }}{{ fail "mlflow.enabled is false: say in mlflow.trackingUri where MLflow is" }}{{ end -}}
 {{- if and .Values.mlflow.enabled (not .Values.mlflow.existingSecret) (gt (int .Values.mlflow.replicas) 1) -}}
   {{- fail "mlflow.replicas is above 1, and SQLite serves one: name a Secret with backend-store-uri in mlflow.existingSecret, or set mlflow.replicas to 1" -}}
@@ -64,9 +69,17 @@
 {{- range $path, $instead := dict "fernetKey" "fernetKeySecretName" "apiSecretKey" "apiSecretKeySecretName" "jwtSecret" "jwtSecretName" -}}
   {{- if get $.Values.airflow $path }}{{ fail (printf "airflow.%s holds a secret: put it into a Secret and name that in airflow.%s" $path $instead) }}{{ end -}}
 {{- end -}}
-{{- if dig "data" "metadataConnection" "pass" "" (omit .Values.airflow "global") }}{{ fail "airflow.data.metadataConnection.pass holds a secret: put the address into a Secret and name that in airflow.data.metadataSecretName" }}{{ end -}}
-{{- range list "postgresPassword" "password" -}}
-  {{- if dig "postgresql" "auth" . "" (omit $.Values.airflow "global") }}{{ fail (printf "airflow.postgresql.auth.%s holds a secret: put it into a Secret and name that in airflow.postgresql.auth.existingSecret" .) }}{{ end -}}
+{{- include "effir.checkAirflow" (omit .Values.airflow "global") -}}
+{{- end }}
+
+{{/* The Airflow chart's own defaults, which stand among these values too, hold passwords that everybody knows. */}}
+{{- define "effir.checkAirflow" -}}
+{{- if .enabled -}}
+  {{- if not (dig "data" "metadataSecretName" "" .) }}{{ fail "airflow.data.metadataSecretName is empty: name a Secret that holds the database's address, key connection" }}{{ end -}}
+  {{- range list "fernetKeySecretName" "apiSecretKeySecretName" "jwtSecretName" -}}
+    {{- if not (get $ .) }}{{ fail (printf "airflow.%s is empty, so that a key would be made and written into the release: name a Secret" .) }}{{ end -}}
+  {{- end -}}
+  {{- if and (dig "postgresql" "enabled" false .) (not (dig "postgresql" "auth" "existingSecret" "" .)) }}{{ fail "airflow.postgresql.auth.existingSecret is empty, so that the password would be the chart's: name a Secret" }}{{ end -}}
+  {{- if dig "createUserJob" "enabled" false . }}{{ fail "airflow.createUserJob makes a user whose password stands in the values: make users yourself" }}{{ end -}}
 {{- end -}}
-{{- if dig "createUserJob" "defaultUser" "password" "" (omit .Values.airflow "global") }}{{ fail "airflow.createUserJob.defaultUser.password holds a secret: make users yourself" }}{{ end -}}
 {{- end }}
