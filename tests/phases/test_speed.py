@@ -106,6 +106,17 @@ def test_texts_come_evenly_from_all_collections(s3_store: Store, inputs: dict, t
     assert len([query for query in choose(job, "query") if query.endswith("alpha")]) == min(wanted // 2, 12)
 
 
+def test_a_large_corpus_is_sampled_from_a_few_of_its_shards(
+    s3_store: Store, inputs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job("speed", "0", RunSpec(speed_documents=1000), inputs, {}, {}, s3_store, tmp_path, tmp_path)
+    everything = choose(job, "document")
+    assert len(everything) == 35
+    monkeypatch.setattr("effir.phases.speed.SHARDS", 2)
+    alpha = [" ".join(WORDS[: 1 + number % 20]) for number in range(30)]
+    assert sorted(choose(job, "document")) == sorted(alpha[:12] + alpha[24:] + [" ".join(WORDS[: 1 + number % 3]) for number in range(5)])
+
+
 def test_models_that_read_texts_differently_do_not_compare(s3_store: Store, inputs: dict, tmp_path: Path) -> None:
     other = publish(s3_store, "finetune", export(tmp_path / "other", None, "search for: {text}"))
     with pytest.raises(BadInput, match="templates are not the reference's"):

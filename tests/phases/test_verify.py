@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from effir.compress import surgery
 from effir.compress.cut import Cut
-from effir.errors import BadInput
+from effir.errors import BadInput, EffirError
 from effir.export import loading, writer
 from effir.export.verify import TOLERANCE
 from effir.manifest import Manifest, digest_of
@@ -145,6 +145,17 @@ def test_one_wrong_component_does_not_pass(made: Run) -> None:
     _, proof = made.verify(made.encodes(spoil=0.3))
     assert proof["passed"] is False
     assert proof["loaders"]["evaluated beta"] == pytest.approx(0.3, abs=0.03)
+
+
+def test_of_many_shards_a_few_are_looked_at(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    encodes = made.encodes()
+    for uri in encodes:
+        if made.store.get_json(uri)["key"]["arguments"]["shard"] == 1:
+            made.store.delete([uri.replace("manifest.json", "corpus.npy")])
+    with pytest.raises(EffirError, match=r"corpus\.npy is missing"):
+        made.verify(encodes)
+    monkeypatch.setattr("effir.phases.verify.TEXTS", 1)
+    assert made.verify(encodes)[1]["passed"] is True
 
 
 def test_refusals(made: Run) -> None:
