@@ -1,6 +1,6 @@
 """Peak memory of whatever goes through a corpus, in a fresh process each, at a corpus and at ten times that corpus.
 
-`EFFIR_MEMORY_DOCUMENTS=20000 pytest -s tests/phases/test_memory.py` measures with 20,000 and 200,000 passages and prints the figures.
+`EFFIR_MEMORY_DOCUMENTS=20000 pytest -s tests/phases/test_peak_memory.py` measures with 20,000 and 200,000 passages and prints the figures.
 """
 
 import importlib.util
