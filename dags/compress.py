@@ -20,6 +20,7 @@ from form import params
 from launch import phase
 from pools import computing, mapped_computing, shards_at_once
 
+STARTED = ("manual", "scheduled", "asset_triggered", "operator_triggered")
 LABEL = "{{ task.arguments['model'] }} · {{ task.arguments['collection'] }} · {{ task.arguments['shard'] }}"
 
 
@@ -66,7 +67,8 @@ def compress(
 
     @dag(
         dag_id=dag_id, schedule=schedule, params=params(profile, overrides), doc_md=__doc__, tags=["effir"],
-        catchup=False, max_active_runs=1, default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
+        catchup=False, max_active_runs=1, allowed_run_types=STARTED,
+        default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
         on_failure_callback=alerts.failed, deadline=alerts.deadline(hours),
     )  # fmt: skip
     def flow() -> None:

@@ -89,7 +89,8 @@ def frontier() -> DAG:
 
     @dag(
         dag_id="effir_frontier", schedule=None, params=QUESTION | params(), doc_md=__doc__, tags=["effir"],
-        catchup=False, max_active_runs=1, default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
+        catchup=False, max_active_runs=1, allowed_run_types=("manual", "operator_triggered"),
+        default_args={"retries": 2, "retry_delay": datetime.timedelta(seconds=10)},
         on_failure_callback=alerts.failed,
     )  # fmt: skip
     def flow() -> None:

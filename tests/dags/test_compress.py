@@ -30,7 +30,7 @@ dags = {
     name: {
         "starts": starts(dag),
         "tasks": {task.task_id: told(task) for task in dag.tasks}, "doc": dag.doc_md, "tags": sorted(dag.tags), "catchup": dag.catchup,
-        "max_active_runs": dag.max_active_runs, "told": dag.on_failure_callback.__qualname__,
+        "max_active_runs": dag.max_active_runs, "started": sorted(dag.allowed_run_types), "told": dag.on_failure_callback.__qualname__,
         "deadline": [[one.reference.reference_name, one.interval.total_seconds(), one.callback.path] for one in dag.deadline or []],
         "params": {one: dag.params[one] for one in dag.params},
         "schedule": getattr(dag.timetable, "expression", None),
@@ -98,6 +98,12 @@ def test_any_asset_of_a_deployment_starts_it(parsed: dict[str, Any]) -> None:
     assert kind == "SerializedAssetAny"
     assert names == ["effir/training-data", "effir/base-model", "warehouse/clicks"]
     assert leaves == ["SerializedAsset", "SerializedAsset", "SerializedAssetNameRef"]
+
+
+def test_nothing_is_backfilled(parsed: dict[str, Any]) -> None:
+    for name, dag in parsed["dags"].items():
+        assert not {"backfill", "asset_materialization"} & set(dag["started"]), name
+        assert dag["catchup"] is False and dag["max_active_runs"] == 1, name
 
 
 def test_somebody_is_told_of_failures_and_of_missed_deadlines(parsed: dict[str, Any]) -> None:

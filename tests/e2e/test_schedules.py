@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from effir.errors import BadInput
+
 CRON, ASSET = "effir_compress_every_minute", "effir_compress_on_data"
 
 
@@ -15,6 +19,12 @@ def test_a_cron_deployment_fires_by_itself(stack: Any, eventually: Callable[...,
     told = stack.airflow.xcom(CRON, run["dag_run_id"], "prepare", "error")
     assert told["exit_code"] == 2
     assert "absent" in told["sentence"]
+
+
+def test_a_backfill_is_refused(stack: Any) -> None:
+    days = {"from_date": "2026-01-01T00:00:00Z", "to_date": "2026-01-02T00:00:00Z"}
+    with pytest.raises(BadInput, match="backfill"):
+        stack.airflow._call("POST", "backfills", json={"dag_id": CRON} | days)
 
 
 def test_a_wrong_deployment_is_shown_and_stops_no_other(stack: Any, eventually: Callable[..., Any]) -> None:
