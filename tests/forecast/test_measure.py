@@ -27,7 +27,7 @@ def test_the_stack_that_is_timed_is_the_backbone_s(volume: Volume) -> None:
 
 
 def test_a_batch_is_of_mean_documents(volume: Volume) -> None:
-    ids, lengths = measure._batch(volume, 64, "cpu")
+    ids, lengths = measure._batch(volume, "cpu")
     mean = round(volume.documents(volume.collections[0]).mean())
     assert ids.shape == (256 // mean, mean)
     assert lengths == [mean] * (256 // mean)

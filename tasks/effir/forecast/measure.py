@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,12 @@ from effir.compress.shapes import Backbone, Layer, Shape
 from effir.forecast import flops, texts
 from effir.forecast.hardware import CPU2, H100X8, HERE, Hardware
 from effir.forecast.volume import Volume
+from effir.forecast.work import training_documents
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 LAYERS = 6
 REPEATS = 3
@@ -62,7 +64,7 @@ def _forward(volume: Volume, backbone: Backbone, dtype: "torch.dtype", device: s
     import torch
 
     model, small = _stack(backbone, dtype, device)
-    ids, lengths = _batch(volume, volume.spec.max_document_tokens, device)
+    ids, lengths = _batch(volume, device)
 
     def once() -> None:
         with torch.inference_mode():
@@ -72,26 +74,39 @@ def _forward(volume: Volume, backbone: Backbone, dtype: "torch.dtype", device: s
 
 
 def _backward(volume: Volume, device: str) -> float:
-    """Operations a second of training on documents as fine-tuning does it: adapters, autocast, attention written out on a processor."""
+    """Operations a second of a training step as fine-tuning does it: adapters, autocast, parts of batch_tokens, clipping, AdamW.
+
+    On a processor a step has no more groups than make TOKENS tokens.
+    """
     import torch
 
+    from effir.retrieve.encode import Encoder
+    from effir.retrieve.settings import Settings
     from effir.train import adapters
     from effir.train.contrastive import attention_for
 
     spec = volume.spec
     model, small = _stack(volume.whole, _dtype(volume), device)
-    adapted = adapters.attach(model, spec.lora_rank, spec.lora_alpha, spec.lora_dropout)[0].base_model.model.train()
-    ids, lengths = _batch(volume, spec.max_training_tokens, device)
-
-    def mixed() -> AbstractContextManager[Any]:
-        return torch.autocast(device, torch.bfloat16, enabled=spec.dtype == "bfloat16", cache_enabled=False)
+    adapted, parameters = adapters.attach(model, spec.lora_rank, spec.lora_alpha, spec.lora_dropout)
+    encoder = Encoder(adapted.base_model.model.train(), None, Settings(pooling=spec.pooling), device)
+    optimiser = torch.optim.AdamW(parameters.values(), lr=1e-6)
+    query, document = _mean(volume.queries(volume.training)), _mean(training_documents(volume))
+    groups = min(spec.micro_batch or spec.batch, spec.batch)
+    if device == "cpu":
+        groups = max(2, min(groups, TOKENS // (query + volume.group * document)))
+    queries, documents = [[1] * query] * groups, [[1] * document] * (groups * volume.group)
 
     def once() -> None:
-        with attention_for(adapted, max(lengths)), mixed():
-            states = adapted(input_ids=ids, use_cache=False).last_hidden_state
-        states.float().mean().backward()
+        optimiser.zero_grad(set_to_none=True)
+        mixed = torch.autocast(device, torch.bfloat16, enabled=spec.dtype == "bfloat16", cache_enabled=False)
+        with attention_for(encoder.model, max(query, document)), mixed:
+            vectors = [encoder.embed_in_parts(texts, spec.batch_tokens) for texts in (queries, documents)]
+        (vectors[0] @ vectors[1].T).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimiser.step()
 
-    return flops.training(small, lengths, len(lengths), spec.lora_rank, cached=False) / _timed(once, device)
+    counted = [(len(texts[0]), len(texts)) for texts in (queries, documents)]
+    return sum(flops.training(small, [length], count, spec.lora_rank, cached=False) for length, count in counted) / _timed(once, device)
 
 
 def _stack(backbone: Backbone, dtype: "torch.dtype", device: str) -> tuple[Any, Backbone]:
@@ -111,13 +126,17 @@ def _stack(backbone: Backbone, dtype: "torch.dtype", device: str) -> tuple[Any, 
     return model.to(dtype).eval(), replace(backbone, shape=Shape(backbone.shape.hidden, (layer,) * count))
 
 
-def _batch(volume: Volume, limit: int, device: str) -> tuple["torch.Tensor", list[int]]:
+def _batch(volume: Volume, device: str) -> tuple["torch.Tensor", list[int]]:
     """Token ids (n, t) of one batch of mean documents, and their lengths."""
     import torch
 
-    length = max(1, round(float(volume.documents(volume.collections[0], limit).mean())))
+    length = _mean(volume.documents(volume.collections[0]))
     rows = max(1, min(volume.spec.batch_tokens, TOKENS if device == "cpu" else volume.spec.batch_tokens) // length)
     return torch.randint(1024, (rows, length), generator=torch.Generator().manual_seed(0)).to(device), [length] * rows
+
+
+def _mean(lengths: "NDArray[np.integer]") -> int:
+    return max(1, round(float(lengths.mean())))
 
 
 def _timed(once: Callable[[], Any], device: str) -> float:
