@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import settings
-from launch import BAD_INPUT, DONE, FAILED, OUT_OF_MEMORY, STOPPED, Ending, Phase
+from launch import BAD_INPUT, DONE, FAILED, OUT_OF_MEMORY, STOPPED, Ending, Phase, name_of
 from settings import Settings, size
 
 SOCKET = "unix:///var/run/docker.sock"
-TASK = "effir.task"
 ENDING = str(Path(__file__).parent / "end_container.py")
 KILLED = {137, 143}
 ENGINE_SECONDS = 60
@@ -145,13 +144,12 @@ def host(told: Settings, resources: settings.Resources) -> dict[str, Any]:
 def labels_of(context: Any) -> dict[str, str]:
     """What tells a container's execution: DAG, run, task with its index, try."""
     task = context["ti"]
-    name = task.task_id if task.map_index < 0 else f"{task.task_id}-{task.map_index}"
-    return {"effir.dag": task.dag_id, "effir.run": context["run_id"], TASK: name, "effir.try": str(task.try_number)}
+    return {"effir.dag": task.dag_id, "effir.run": context["run_id"], "effir.task": name_of(context), "effir.try": str(task.try_number)}
 
 
 def outcome(code: int, state: dict[str, Any], sentence: str) -> tuple[int, str]:
     """What a container's end means, in a phase's own exit codes."""
-    if code != DONE and state["OOMKilled"]:
+    if state["OOMKilled"] and code not in (DONE, BAD_INPUT, OUT_OF_MEMORY):
         return OUT_OF_MEMORY, "the container ran out of memory"
     if code in KILLED:
         return STOPPED, f"the container was killed ({code})"

@@ -24,6 +24,7 @@ RUNNERS = {"process": ("process", "ProcessPhase"), "docker": ("container", "Dock
 DONE, FAILED, BAD_INPUT, STOPPED, OUT_OF_MEMORY = 0, 1, 2, 75, 76
 SHRINKING = ("finetune", "slim")
 PATIENCE = 10
+HALVINGS = 8
 BEGIN = "begin"
 FORM = ("begin", "arms")
 PREFIX = "effir: "
@@ -88,7 +89,7 @@ class Phase(BaseOperator):
         """What follows from an exit code: the result, or an error.
 
         Bad input fails for good, everything else is retried. To have been stopped, or to try again with less in memory, takes none
-        of the retries: the same try goes on, PATIENCE times at most.
+        of the retries: the same try goes on, PATIENCE times at most. Where memory runs out in spite of HALVINGS halvings, that is for good.
         """
         if code == DONE:
             return read(address(context, "results"))
@@ -96,10 +97,13 @@ class Phase(BaseOperator):
         context["ti"].xcom_push(key="error", value={"sentence": sentence, "exit_code": code})
         if code == BAD_INPUT:
             raise AirflowFailException(told)
+        shrinks = code == OUT_OF_MEMORY and self.phase in SHRINKING
         if code == OUT_OF_MEMORY:
-            write(address(context, "pressure"), {"halvings": pressure(context) + 1})
-        resumes = code == STOPPED or (code == OUT_OF_MEMORY and self.phase in SHRINKING)
-        if resumes and context["task_reschedule_count"] < PATIENCE:
+            times = pressure(context) + 1
+            write(address(context, "pressure"), {"halvings": times})
+            if shrinks and times > HALVINGS:
+                raise AirflowFailException(f"{told}; it did so {times} times, each time with half as much to hold: give it more memory")
+        if (code == STOPPED or shrinks) and context["task_reschedule_count"] < PATIENCE:
             self.log.warning("%s; it goes on in %s", told, self.retry_delay)
             raise AirflowRescheduleException(datetime.datetime.now(datetime.UTC) + self.retry_delay)
         raise AirflowException(told)
@@ -188,9 +192,13 @@ def called(result: dict[str, Any]) -> str:
 def address(context: Any, kind: str) -> str:
     """Where a task's JSON of a kind lies: `calls`, `results` or `pressure`."""
     store = os.environ.get("EFFIR_STORE", "s3://effir").rstrip("/")
+    return f"{store}/runs/{context['run_id']}/{kind}/{name_of(context)}.json"
+
+
+def name_of(context: Any) -> str:
+    """What a task is called, with its index where it is mapped."""
     task = context["ti"]
-    name = task.task_id if task.map_index < 0 else f"{task.task_id}-{task.map_index}"
-    return f"{store}/runs/{context['run_id']}/{kind}/{name}.json"
+    return task.task_id if task.map_index < 0 else f"{task.task_id}-{task.map_index}"
 
 
 def pressure(context: Any) -> int:

@@ -35,6 +35,8 @@ found["stopped"] = ended("depth")
 found["stopped again and again"] = ended("depth", rescheduled=launch.PATIENCE)
 code = 76
 found["memory"] = [ended("finetune") for _ in range(2)]
+launch.write(launch.address(context("slim"), "pressure"), {"halvings": launch.HALVINGS})
+found["memory, whatever is halved"] = ended("slim")
 found["memory, and nothing to halve"] = ended("encode", map_index=3)
 print(json.dumps(found))
 """
@@ -57,6 +59,7 @@ def test_a_phase_that_is_done_hands_its_result_back(ends: dict[str, Any]) -> Non
         ("stopped", 75, "AirflowRescheduleException", 90),
         ("stopped again and again", 75, "AirflowException", None),
         ("memory, and nothing to halve", 76, "AirflowException", None),
+        ("memory, whatever is halved", 76, "AirflowFailException", None),
     ],
 )
 def test_what_follows_from_an_exit_code(ends: dict[str, Any], case: str, code: int, raised: str, seconds: int | None) -> None:
