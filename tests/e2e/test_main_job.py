@@ -5,9 +5,11 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from effir.services.store import Store
@@ -28,8 +30,8 @@ def load(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def overrides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a tiny run is made from; the same for every run."""
-    return load("tiny").overrides(tmp_path_factory.mktemp("tiny"))
+    """What a tiny run is made from, its corpus in four shards; the same for every run."""
+    return load("tiny").overrides(tmp_path_factory.mktemp("tiny"), shard_documents=13)
 
 
 def effir(*arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
@@ -70,7 +72,7 @@ def test_a_run_computes_everything(first: dict[str, Any], stack: Any) -> None:
     assert set(first) == FIELDS
     assert first["metric"] == "ndcg_at_10"
     assert {phase["name"].split()[0] for phase in first["phases"]} == COMPUTING | {"begin", "gate", "promote", "report"}
-    assert len([phase for phase in first["phases"] if phase["name"].startswith("encode")]) == 4 * 2
+    assert len([phase for phase in first["phases"] if phase["name"].startswith("encode")]) == 4 * 4
     assert sum(phase["forward_passes"] for phase in first["phases"]) > 50
     assert first["params"]["candidate"] < first["params"]["reference"]
     (found,) = first["quality"].values()
@@ -91,7 +93,7 @@ def test_a_rejected_run_is_green_and_crowns_nobody(first: dict[str, Any], stack:
 def test_what_was_done_before_is_found(second: dict[str, Any], stack: Any) -> None:
     assert sum(phase["forward_passes"] for phase in second["phases"]) == 0
     computing = [phase for phase in second["phases"] if phase["name"].split()[0] in COMPUTING]
-    assert len(computing) == 12 + 7
+    assert len(computing) == 4 * 4 + 11
     assert all(phase["cached"] for phase in computing)
     assert Store().get_bytes(second["report"]) == (stack.home / "last-report.html").read_bytes()
 
@@ -128,6 +130,71 @@ def test_the_champion_encodes_and_verifies(second: dict[str, Any], stack: Any) -
     verified = effir("verify", "models:/tiny/1")
     assert verified.returncode == 0, verified.stderr[-2000:]
     assert max(json.loads(verified.stdout).values()) < 1e-2
+
+
+class Encodes:
+    """The tasks that encoded the candidate's shards in a run, and what they made."""
+
+    def __init__(self, stack: Any, run_id: str) -> None:
+        self.stack, self.run_id, self.store = stack, run_id, Store()
+        self.base = f"{self.store.root}/runs/{run_id}"
+        count = sum(task["task_id"] == "encode" for task in self.tasks())
+        results = {number: self.store.get_json(f"{self.base}/results/encode-{number}.json") for number in range(count)}
+        mine = {number: one for number, one in results.items() if one["arguments"]["model"] == "candidate"}
+        self.index = {one["arguments"]["shard"]: number for number, one in mine.items()}
+        self.manifest = {one["arguments"]["shard"]: one["manifest"] for one in mine.values()}
+
+    def tasks(self) -> list[dict[str, Any]]:
+        return self.stack.airflow.tasks("effir_compress", self.run_id)
+
+    def tries(self) -> dict[int, int]:
+        """Map index → how often it was tried."""
+        return {task["map_index"]: task["try_number"] for task in self.tasks() if task["task_id"] == "encode"}
+
+    def evaluated(self) -> tuple[bool, bytes, bytes]:
+        """Whether evaluate was served from the cache, and its metrics and scores."""
+        result = self.store.get_json(f"{self.base}/results/evaluate.json")
+        return result["cached"], *(
+            self.store.get_bytes(result["manifest"].replace("manifest.json", name)) for name in ("metrics.json", "scores.parquet")
+        )
+
+    def again(self) -> None:
+        """Forget the candidate's vectors and the evaluation, and have Airflow do these tasks anew."""
+        evaluated = self.store.get_json(f"{self.base}/results/evaluate.json")["manifest"]
+        self.store.delete([*self.manifest.values(), evaluated])
+        tasks = ["evaluate", *(["encode", number] for number in self.index.values())]
+        body = {"dry_run": False, "only_failed": False, "dag_run_id": self.run_id, "task_ids": tasks}
+        self.stack.airflow._call("POST", "dags/effir_compress/clearTaskInstances", json=body)
+
+    def process(self, shard: int) -> psutil.Process | None:
+        """This stack's process that encodes a shard of the candidate's, once torch is loaded."""
+        for one in psutil.process_iter():
+            with suppress(psutil.Error):
+                command = one.cmdline()
+                ours = {"phase", "encode", f"{self.base}/calls/encode-{self.index[shard]}.json"} <= set(command)
+                if ours and one.environ().get("EFFIR_STACK") == str(self.stack.home / "stack"):
+                    return one if any("libtorch" in mapped.path for mapped in one.memory_maps()) else None
+        return None
+
+
+@pytest.mark.timeout(600)
+def test_of_four_shards_the_one_that_was_killed_is_redone_alone(second: dict[str, Any], stack: Any, eventually: Any) -> None:
+    encodes = Encodes(stack, second["dag_run_id"])
+    assert sorted(encodes.index) == [0, 1, 2, 3]
+    before, undisturbed = encodes.tries(), encodes.evaluated()
+    encodes.again()
+    process = eventually(lambda: encodes.process(2), seconds=300, every=0.02)
+    process.kill()
+    made = {shard: Store().get_bytes(uri) for shard, uri in encodes.manifest.items() if Store().exists(uri)}
+    assert 2 not in made, "it was done before it could be killed"
+
+    eventually(lambda: stack.airflow.run("effir_compress", encodes.run_id)["state"] == "success", seconds=300)
+    tried = {number: tries - before[number] for number, tries in encodes.tries().items()}
+    assert {shard: tried[number] for shard, number in encodes.index.items()} == {0: 1, 1: 1, 2: 2, 3: 1}
+    assert all(tries == 0 for number, tries in tried.items() if number not in encodes.index.values())
+    assert made == {shard: Store().get_bytes(encodes.manifest[shard]) for shard in made}
+    assert Store().get_json(encodes.manifest[2])["numbers"] == {"documents": 13, "queries": 0}
+    assert encodes.evaluated() == (False, *undisturbed[1:])
 
 
 def test_bad_input_found_by_a_phase_ends_with_its_sentence(stack: Any, overrides: dict[str, Any]) -> None:
