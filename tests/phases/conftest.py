@@ -1,7 +1,10 @@
 import importlib.util
 import io
 import json
+import os
+import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +209,37 @@ def chain(s3_store: Store, tiny, tmp_path: Path):
         "threads": 1, "shard_documents": 20, "learning_rate": 0.002, "lora_rank": 4, "lora_dropout": 0.1,
     }  # fmt: skip
     return lambda **changes: Chain(s3_store, spec | changes, f"run{abs(hash(str(changes)))}")
+
+
+@dataclass
+class Forked:
+    """What each process of each command ended with, printed, and left as its word."""
+
+    codes: list[list[int]]
+    said: list[list[str]]
+    words: list[list[str]]
+
+
+@pytest.fixture
+def forked(tmp_path: Path):
+    """Carries out command lines in many processes each, by forked.py: [(command line, processes, room in bytes or None)]."""
+
+    def carry_out(asked: list[tuple[list[str], int, int | None]]) -> Forked:
+        folder, program = tmp_path / "forked", Path(__file__).with_name("forked.py")
+        told = [{"command": command[3:], "count": count, "room": room} for command, count, room in asked]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        done = subprocess.run(
+            [sys.executable, str(program), str(folder)],
+            input=json.dumps(told),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=250,
+        )
+        assert done.returncode == 0, done.stderr
+        places = [[(folder / str(number), rank) for rank in range(one["count"])] for number, one in enumerate(told)]
+        said = [[(place / f"{rank}.log").read_text() for place, rank in row] for row in places]
+        words = [[json.loads((place / "ends" / f"{rank}.json").read_text())["sentence"] for place, rank in row] for row in places]
+        return Forked(json.loads(done.stdout), said, words)
+
+    return carry_out

@@ -1,11 +1,14 @@
-"""Phases as several processes without an agent: `python forked.py COUNT FOLDER` reads a JSON list of command lines.
+"""Phases in processes that inherit one import of torch: `python forked.py FOLDER` reads a JSON list of {command, count, room}.
 
-Each is carried out by COUNT processes that are told their places as an agent tells them; all inherit one import of torch. Prints a
-JSON list of their exit codes; what they printed and left as their word is below FOLDER/<number>.
+Each command line is carried out by `count` processes, which are told their places as an agent tells them, and which the kernel gives
+`room` more bytes of memory (null: any). Prints a JSON list of their exit codes; what they printed and left as their word is below
+FOLDER/<number>.
 """
 
 import json
 import os
+import re
+import resource
 import sys
 from pathlib import Path
 
@@ -17,6 +20,11 @@ from effir.compress import slimming  # noqa: F401
 from effir.export import writer  # noqa: F401
 from effir.phases import execute  # noqa: F401
 from effir.train import adapters  # noqa: F401
+
+
+def limit(room: int) -> None:
+    used = int(re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10
+    resource.setrlimit(resource.RLIMIT_DATA, (used + room, resource.RLIM_INFINITY))
 
 
 def one_rank(command: list[str], rank: int, count: int, folder: Path) -> None:
@@ -38,19 +46,21 @@ def one_rank(command: list[str], rank: int, count: int, folder: Path) -> None:
         os._exit(1)
 
 
-def main(count: int, folder: Path) -> None:
+def main(folder: Path) -> None:
     ended = []
-    for number, command in enumerate(json.load(sys.stdin)):
+    for number, asked in enumerate(json.load(sys.stdin)):
         shared = folder / str(number)
         (shared / "ends").mkdir(parents=True)
         children = []
-        for rank in range(count):
+        for rank in range(asked["count"]):
             if not (child := os.fork()):
-                one_rank(command, rank, count, shared)
+                if asked["room"]:
+                    limit(asked["room"])
+                one_rank(asked["command"], rank, asked["count"], shared)
             children.append(child)
         ended.append([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
     print(json.dumps(ended))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -185,7 +185,7 @@ def test_terminated_before_and_after_the_loop_nothing_is_left_and_a_retry_is_bit
     one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
     expected = one.file("reference", "model/model.safetensors", tmp_path / "straight").read_bytes()
     one.forget("reference")
-    command = one.command("finetune", one.lesson(), {"model": "reference"}, "reference")
+    command = one.command("finetune", one.lesson(), {"model": "reference"}, "again")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     settings = {"env": os.environ | {"TMPDIR": str(scratch)}, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

@@ -1,11 +1,9 @@
 """A phase shared by several processes, started by torchrun's agent, the way a container runs it."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -56,35 +54,31 @@ def alive(uri: str) -> list[psutil.Process]:
     return [one for one in psutil.process_iter(["cmdline"]) if uri in (one.info["cmdline"] or [])]
 
 
-def test_what_ranks_share_in_teacher_and_slim_and_how_they_fail(taught, tmp_path):
+def test_what_ranks_share_in_teacher_and_slim_and_how_they_fail(taught, forked, tmp_path):
     """Three ranks, told their places as an agent tells them; the penalty is heavy enough to be missed."""
     one = taught(teacher="minilm", slim_lambda=1e-2, slim_seeds=1, slim_batch=5, slim_steps=3, batch=2)
     slim = {name: one.uris[name] for name in ("base", "training", "depth")}
     scores = one.file("teacher", "scores.json", tmp_path / "one").read_text()
     z = load_file(one.file("slim", "scores.safetensors", tmp_path / "one"))
-    commands = [
-        one.command("teacher", {"training": one.uris["training"]})[3:],
-        one.command("slim", slim)[3:],
-        one.command("slim", slim, label="again")[3:],
-        one.command("finetune", one.lesson(), REFERENCE)[3:],
-        one.command("depth", {"base": one.uris["base"], "importance": one.uris["importance"]})[3:],
+    asked = [
+        one.command("teacher", {"training": one.uris["training"]}),
+        one.command("slim", slim),
+        one.command("slim", slim, label="again"),
+        one.command("finetune", one.lesson(), REFERENCE),
+        one.command("depth", {"base": one.uris["base"], "importance": one.uris["importance"]}),
     ]
     for label in ("teacher", "slim"):
         one.forget(label)
-    forked = [sys.executable, str(Path(__file__).with_name("forked.py")), "3", str(tmp_path)]
-    settings = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "capture_output": True, "text": True, "timeout": 200}
-    done = subprocess.run(forked, input=json.dumps(commands), **settings)
-    assert json.loads(done.stdout) == [[0] * 3, [0] * 3, [0] * 3, [2] * 3, [2] * 3], done.stderr
+    found = forked([(command, 3, None) for command in asked])
+    assert found.codes == [[0] * 3, [0] * 3, [0] * 3, [2] * 3, [2] * 3], found.said
 
     assert one.file("teacher", "scores.json", tmp_path / "three").read_text() == scores
     assert max(_relative(z, load_file(one.file("slim", "scores.safetensors", tmp_path / "three")))) < 1e-5
-    said = [[(tmp_path / str(number) / f"{rank}.log").read_text() for rank in range(3)] for number in range(5)]
-    assert ["slim: 3 of 3" in text for text in said[1]] == [True, False, False]
-    assert ["slim: done before" in text for text in said[2]] == [True, False, False]
-    words = [json.loads((tmp_path / str(number) / "ends" / "1.json").read_text())["sentence"] for number in range(5)]
-    assert words[:3] == [""] * 3
-    assert words[3] == "finetune has 2 queries a step, too few for 3 processes: use fewer or a larger batch"
-    assert words[4].startswith("phase depth is work for one process, not 3")
+    assert ["slim: 3 of 3" in said for said in found.said[1]] == [True, False, False]
+    assert ["slim: done before" in said for said in found.said[2]] == [True, False, False]
+    assert found.words[:3] == [[""] * 3] * 3
+    assert found.words[3] == ["finetune has 2 queries a step, too few for 3 processes: use fewer or a larger batch"] * 3
+    assert found.words[4][1].startswith("phase depth is work for one process, not 3")
 
 
 def test_two_processes_give_the_weights_of_one(taught, tmp_path, capsys):
@@ -112,7 +106,7 @@ def test_two_processes_give_the_weights_of_one(taught, tmp_path, capsys):
 
 
 def test_terminated_as_two_processes_and_resumed_on_two_nodes(taught, tmp_path):
-    one = taught(reference_steps=60, checkpoint_every=1000, learning_rate=2e-4)
+    one = taught(reference_steps=40, checkpoint_every=1000, learning_rate=2e-4)
     one.run("finetune", one.lesson(), REFERENCE, "reference")
     expected = Weights(one, "reference", tmp_path / "straight")
     one.forget("reference")

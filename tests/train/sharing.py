@@ -1,4 +1,4 @@
-"""One piece of training by one, two and three processes: `python sharing.py FOLDER` leaves what each of them found.
+"""One piece of training by one and by three processes: `python sharing.py FOLDER` leaves what each of them found.
 
 A program of its own, so that it can fork before torch has made threads: a process a rank would import torch for seconds.
 """
@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,7 @@ from effir.train.losses import Weights
 from effir.train.ranks import Ranks
 
 STEPS, BATCH, SEED = 4, 7, 3
+COUNTS = (1, 3)
 
 
 class Kept:
@@ -97,6 +99,9 @@ class Parts:
         return Encoder(model, self.tokenizer, Settings(pooling="mean", append_eos=False))
 
 
+Act = Callable[[Parts, Ranks, dict, dict], None]
+
+
 def gradients(parts: Parts, ranks: Ranks, told: dict, tensors: dict) -> None:
     """The gradient of the first step, with and without gradient caching."""
     for micro_batch in (0, 2):
@@ -122,9 +127,9 @@ def weights(parts: Parts, ranks: Ranks, told: dict, tensors: dict) -> None:
 
 
 def resumed(parts: Parts, ranks: Ranks, told: dict, tensors: dict) -> None:
-    """The rest of every training that was stopped so far."""
-    for count in range(1, ranks.count + 1):
-        lesson = Lesson(parts, ranks)
+    """The rest of every training that was stopped, in other micro-batches."""
+    for count in COUNTS:
+        lesson = Lesson(parts, ranks, micro_batch=3)
         lesson.fit(ranks, parts.folder / f"stopped-by-{count}")
         tensors |= {f"resumed-from-{count}.{name}": value.detach() for name, value in lesson.parameters.items()}
 
@@ -178,38 +183,41 @@ def loss(parts: Parts, ranks: Ranks, told: dict, tensors: dict) -> None:
         told["lost"] = str(error)
 
 
-def one_rank(parts: Parts, ranks: Ranks) -> None:
+def one_rank(parts: Parts, ranks: Ranks, label: str, acts: Sequence[Act]) -> None:
     told, tensors = {}, {}
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     if ranks.count > 1:
-        store = f"file://{parts.folder}/store-{ranks.count}"
+        store = f"file://{parts.folder}/store-{label}"
         distributed.init_process_group("gloo", store, rank=ranks.rank, world_size=ranks.count, timeout=timedelta(minutes=2))
-    for act in (gradients, weights, resumed, with_dropout, scores, drift, loss):
+    for act in acts:
         act(parts, ranks, told, tensors)
-    name = f"{ranks.count}-{ranks.rank}"
+    name = f"{label}-{ranks.count}-{ranks.rank}"
     save_file({key: value.contiguous() for key, value in tensors.items()}, parts.folder / f"{name}.safetensors")
     (parts.folder / f"{name}.json").write_text(json.dumps(told))
 
 
-def main(folder: Path) -> None:
-    parts = Parts(folder)
-    for count in (1, 2, 3):
-        children = []
-        for rank in range(count):
-            if not (child := os.fork()):
-                try:
-                    one_rank(parts, Ranks(rank, count, count))
-                except BaseException:
-                    traceback.print_exc()
-                    os._exit(1)
-                os._exit(0)
-            children.append(child)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        if any(codes):
-            sys.exit(f"with {count} ranks the exit codes are {codes}")
+def together(parts: Parts, count: int, label: str, *acts: Act) -> None:
+    """Have these acts done by `count` processes."""
+    children = []
+    for rank in range(count):
+        if not (child := os.fork()):
+            try:
+                one_rank(parts, Ranks(rank, count, count), label, acts)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if any(codes):
+        sys.exit(f"{label}: with {count} ranks the exit codes are {codes}")
 
 
 if __name__ == "__main__":
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    main(Path(sys.argv[1]))
+    shared = Parts(Path(sys.argv[1]))
+    for number in COUNTS:
+        together(shared, number, "first", gradients, weights, with_dropout, scores, drift, loss)
+    for number in COUNTS:
+        together(shared, number, "second", resumed)
