@@ -32,7 +32,7 @@ MODELS = ("reference", "candidate")
 
 @dataclass
 class Outcome:
-    """What a run left: its summary, the weights of both models, its executions in Airflow, the stack's folder, its S3 keys; and its pods."""
+    """What a run left: its summary, the weights of both models, its tasks in Airflow, the stack's folder, its S3 keys; and its pods."""
 
     summary: dict[str, Any]
     weights: dict[str, bytes]
