@@ -1,10 +1,14 @@
-"""A real Docker engine for tests: the one in use where there is one, otherwise one of the session's own; and the images, built anew."""
+"""A real Docker engine for tests: the one in use where there is one, otherwise one of the session's own; and the images, built anew.
+
+EFFIR_TEST_IMAGES=built takes the images that `docker/build` made (with REPOSITORY before their names, where that is set), and leaves them.
+"""
 
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +98,13 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def images(engine: Engine, context: Path) -> Iterator[dict[str, str]]:
+def images(engine: Engine, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """The images task, airflow and mlflow by these names, built under names of the session's own."""
+    if os.environ.get("EFFIR_TEST_IMAGES") == "built":
+        version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+        yield {name: f"{os.environ.get('REPOSITORY', '')}effir-{name}:{version}" for name in ("task", "airflow", "mlflow")}
+        return
+    context = request.getfixturevalue("context")
     place = f"effir-test-{os.getpid()}/"
     settings = os.environ | {"REPOSITORY": place, "REVISION": REVISION}
     done = subprocess.run([context / "docker" / "build"], env=settings, capture_output=True, text=True)

@@ -7,6 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -60,10 +61,12 @@ class Cluster:
     engine: docker.DockerClient
     secrets: dict[str, dict[str, str]]
     network: str
+    record: Path | None = None
     pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
     jobs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    noting: threading.Lock = field(default_factory=threading.Lock)
 
     def make_pod(self, space: str, asked: dict[str, Any], aliases: tuple[str, ...] = ()) -> dict[str, Any]:
         """Take a pod on; its container is made meanwhile."""
@@ -85,6 +88,7 @@ class Cluster:
             pod.container = self.engine.containers.create(labels={LABEL: self.name}, **settings)
             self.tell(pod, "Created", f"Created container {pod.manifest['spec']['containers'][0]['name']}")
             pod.container.start()
+            self.note(pod)
             self.tell(pod, "Started", "Started container")
         except Waits as waits:
             pod.waits = waits
@@ -94,6 +98,15 @@ class Cluster:
             pod.waits = Waits("CreateContainerError", error.explanation or str(error))
         if pod.waits:
             self.tell(pod, pod.waits.reason, str(pod.waits))
+
+    def note(self, pod: Pod) -> None:
+        """Write down a pod that started: its manifest, and what the engine says of its container."""
+        pod.container.reload()
+        about = pod.container.attrs
+        told = {"user": about["Config"]["User"], "read_only": about["HostConfig"]["ReadonlyRootfs"], "image": about["Config"]["Image"]}
+        if self.record:
+            with self.noting, self.record.open("a") as stream:
+                stream.write(json.dumps({"pod": pod.manifest, "container": told}) + "\n")
 
     def place(self, pod: Pod) -> dict[str, Any]:
         """A container's network; pods of a Job find each other by name, but not on the engine's own bridge, which knows none."""

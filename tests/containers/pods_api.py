@@ -3,9 +3,10 @@
 It stands for a cluster, which no machine here can run. The containers are real: their limits, users, signals, exit codes and logs. There is
 no scheduler, no image is pulled, no probe and no policy looked at; a restart of the double forgets its pods.
 
-    pods_api.py --kubeconfig FILE [--secrets FILE] [--network NAME]
+    pods_api.py --kubeconfig FILE [--secrets FILE] [--network NAME] [--record FILE]
 
-The engine is DOCKER_HOST's. The file of Secrets is {"name": {"key": "value"}}. The kubeconfig is written when the server listens; SIGTERM
+The engine is DOCKER_HOST's. The file of Secrets is {"name": {"key": "value"}}. The record has a line for each pod that started: its
+manifest as it was asked for, and what the engine says of the container. The kubeconfig is written when the server listens; SIGTERM
 removes every container that it made.
 """
 
@@ -190,9 +191,10 @@ def main() -> None:
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--secrets", type=Path)
     parser.add_argument("--network", default="bridge")
+    parser.add_argument("--record", type=Path)
     told = parser.parse_args()
     known = json.loads(told.secrets.read_text()) if told.secrets else {}
-    Api.cluster, Api.token = Cluster(docker.from_env(), known, told.network), secrets.token_hex(16)
+    Api.cluster, Api.token = Cluster(docker.from_env(), known, told.network, told.record), secrets.token_hex(16)
     with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
         content = json.dumps(kubeconfig(f"http://127.0.0.1:{server.server_port}", Api.token))

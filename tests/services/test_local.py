@@ -126,11 +126,15 @@ def test_where_no_stack_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_settings_of_the_caller_do_not_leak_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_PROFILE", "AIRFLOW__CORE__EXECUTOR", "MLFLOW_TRACKING_TOKEN", "EFFIR_STORE"):
         monkeypatch.setenv(name, "the caller's")
+    runner = {"EFFIR_RUNNER": "kubernetes", "EFFIR_RUNNER_SETTINGS": "/etc/runner.json", "KUBECONFIG": "/etc/kubeconfig"}
+    for name, value in runner.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("EFFIR_DATA", "/data")
     place = layout.Layout(tmp_path, tmp_path, layout.block(20_000), layout.choose_secrets(tmp_path / "secrets.json"))
     found = programs.environment(place, tmp_path)
     assert "the caller's" not in found.values()
     assert found["EFFIR_DATA"] == "/data"
+    assert found | runner == found
     assert found["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
     assert found["DO_NOT_TRACK"] == "true"
 
