@@ -22,6 +22,7 @@ from effir.retrieve.search import NOTHING, Ranking, Run, as_run, merge
 
 K1 = 0.9
 B = 0.4
+LEAST = np.finfo(np.float32).smallest_subnormal
 STEMMER = Stemmer.Stemmer("english")
 
 
@@ -42,7 +43,8 @@ def search(corpus: Documents, queries: Mapping[str, str], k: int, *, block: int 
     for one in _blocks(corpus, terms, block):
         weights = _weights(one, idf, np.float64(length) / len(corpus))
         for row, numbers in enumerate(asked):
-            best[row] = merge(best[row], _matching(weights, numbers, one.ids), k + 1)
+            floor = best[row][0][-1] if len(best[row][0]) == k + 1 else LEAST
+            best[row] = merge(best[row], _matching(weights, numbers, one.ids, floor), k + 1)
     return as_run(queries, best, k, exclude_self)
 
 
@@ -76,13 +78,13 @@ def _weights(block: _Block, idf: NDArray[np.float32], mean_length: np.float64) -
     return sparse.csc_array(((repeated * saturated).astype(np.float32), counts.indices, counts.indptr), counts.shape)
 
 
-def _matching(weights: Any, numbers: Sequence[int], ids: NDArray[np.object_]) -> Ranking:
-    """Scores and ids of the documents that have any of these words."""
+def _matching(weights: Any, numbers: Sequence[int], ids: NDArray[np.object_], floor: np.float32) -> Ranking:
+    """Scores and ids of the documents that these words give a score of at least `floor`."""
     scores = np.zeros(len(ids), np.float32)
     for number in numbers:
         part = slice(weights.indptr[number], weights.indptr[number + 1])
         scores[weights.indices[part]] += weights.data[part]
-    found = np.flatnonzero(scores)
+    found = np.flatnonzero(scores >= floor)
     return scores[found], ids[found]
 
 
