@@ -9,6 +9,7 @@ from effir.services.layout import LOOPBACK, TWINS, Layout
 
 BUCKETS = ("effir", "mlflow")
 REGION = "us-east-1"
+MOST_SHARDS = 100_000
 SETTINGS = ("AIRFLOW", "MLFLOW_", "AWS_", "EFFIR_")
 KEPT = (
     "AWS_CA_BUNDLE", "EFFIR_DATA", "EFFIR_DEPLOYMENTS", "EFFIR_DAGS", "EFFIR_RUNNER", "EFFIR_RUNNER_SETTINGS", "EFFIR_COMMAND",
@@ -76,7 +77,7 @@ def _airflow_environment(layout: Layout, dags: Path) -> dict[str, str]:
             "hostname_callable": "socket.gethostname",
             "simple_auth_manager_users": "admin:admin", "simple_auth_manager_passwords_file": layout.folder / "airflow-passwords.json",
             "fernet_key": layout.secrets["airflow_fernet"], "execution_api_server_url": f"{layout.url('airflow')}/execution/",
-            "min_serialized_dag_update_interval": 5, "max_active_tasks_per_dag": 3,
+            "min_serialized_dag_update_interval": 5, "max_active_tasks_per_dag": 3, "max_map_length": MOST_SHARDS,
         },
         "api": {"base_url": layout.url("airflow"), "secret_key": layout.secrets["airflow_secret"]},
         "api_auth": {"jwt_secret": layout.secrets["airflow_jwt"]},
