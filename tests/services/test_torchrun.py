@@ -127,7 +127,7 @@ def test_processes_do_not_outlive_a_killed_agent(tmp_path: Path, eventually: Cal
     (tmp_path / "program.py").write_text(START + "torchrun.end_with_agent()\nopen(f'{torchrun.folder()}/{rank}.pid', 'w')\ntime.sleep(60)")
     agent = (
         f"import pathlib; from effir.services import torchrun; folder = pathlib.Path({str(tmp_path)!r})\n"
-        "torchrun.run([str(folder / 'program.py')], 'work', 2, 1, '', folder)"
+        "torchrun.run('work', [str(folder / 'program.py')], torchrun.World(2), folder)"
     )
     process = subprocess.Popen([sys.executable, "-c", agent])
     eventually(lambda: all((tmp_path / f"{rank}.pid").exists() for rank in range(2)), seconds=90)
