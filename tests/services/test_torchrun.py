@@ -30,9 +30,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., None]]:
 
     def run(program: str, **settings) -> None:
         (tmp_path / "program.py").write_text(START + program)
-        torchrun.run(
-            [str(tmp_path / "program.py")], "work", **{"processes": 2, "nodes": 1, "rendezvous": "", "folder": tmp_path} | settings
-        )
+        torchrun.run("work", [str(tmp_path / "program.py")], World(**{"processes": 2} | settings), tmp_path)
 
     yield run
     for number, handler in before.items():
