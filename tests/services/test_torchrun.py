@@ -13,7 +13,7 @@ import pytest
 
 from effir.errors import BadInput, EffirError, OutOfMemory, PeerLost, Stopped
 from effir.services import torchrun
-from effir.services.torchrun import End, verdict
+from effir.services.torchrun import End, World, verdict
 
 START = "import os, signal, sys, time\nfrom effir.services import torchrun\nrank = int(os.environ['RANK'])\n"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
