@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from effir import cli
-from effir.errors import BadInput, EffirError, OutOfReach, Stopped
+from effir.errors import BadInput, EffirError, OutOfMemory, OutOfReach, PeerLost, Stopped
 from effir.services.store import Store
 from effir.spec import RunSpec, profile_names, resolve
 from effir.studies import STUDIES
@@ -204,6 +204,8 @@ FULL_TOO = RuntimeError("I/O error: No space left on device (os error 28)")
         (BadInput("this is wrong"), "run", 2, "effir: this is wrong\n"),
         (EffirError("this failed"), "run", 1, "effir: this failed\n"),
         (Stopped("stopped"), "phase", 75, "effir: stopped\n"),
+        (PeerLost("left alone"), "phase", 75, "effir: left alone\n"),
+        (OutOfMemory("full"), "phase", 76, "effir: full\n"),
         (OutOfReach("S3 is not reachable"), "run", 2, "effir: S3 is not reachable\n"),
         (OutOfReach("S3 is not reachable"), "phase", 1, "effir: S3 is not reachable\n"),
         (FULL, "run", 2, "effir: the disk is full: free some space"),

@@ -115,6 +115,7 @@ def test_terminated_as_two_processes_and_resumed_on_two_nodes(taught, tmp_path):
     process = subprocess.Popen([*command, "--processes", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
         if line.startswith("finetune: "):
+            listening = {one.laddr.ip for ours in alive(command[-1]) for one in ours.net_connections("tcp") if one.status == "LISTEN"}
             process.send_signal(signal.SIGTERM)
             break
     output = process.communicate(timeout=120)[0]
@@ -122,6 +123,7 @@ def test_terminated_as_two_processes_and_resumed_on_two_nodes(taught, tmp_path):
     assert output.splitlines()[-1].startswith("effir: stopped on request after step ")
     assert [uri for uri, _ in one.store.list(f"{one.store.root}/checkpoints") if uri.endswith(MANIFEST)]
     assert not alive(command[-1])
+    assert listening == {"127.0.0.1"}
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

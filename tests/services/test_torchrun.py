@@ -13,7 +13,7 @@ import pytest
 
 from effir.errors import BadInput, EffirError, OutOfMemory, PeerLost, Stopped
 from effir.services import torchrun
-from effir.services.torchrun import End, verdict
+from effir.services.torchrun import End, World, verdict
 
 START = "import os, signal, sys, time\nfrom effir.services import torchrun\nrank = int(os.environ['RANK'])\n"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -30,9 +30,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., None]]:
 
     def run(program: str, **settings) -> None:
         (tmp_path / "program.py").write_text(START + program)
-        torchrun.run(
-            [str(tmp_path / "program.py")], "work", **{"processes": 2, "nodes": 1, "rendezvous": "", "folder": tmp_path} | settings
-        )
+        torchrun.run("work", [str(tmp_path / "program.py")], World(**{"processes": 2} | settings), tmp_path)
 
     yield run
     for number, handler in before.items():
@@ -127,7 +125,7 @@ def test_processes_do_not_outlive_a_killed_agent(tmp_path: Path, eventually: Cal
     (tmp_path / "program.py").write_text(START + "torchrun.end_with_agent()\nopen(f'{torchrun.folder()}/{rank}.pid', 'w')\ntime.sleep(60)")
     agent = (
         f"import pathlib; from effir.services import torchrun; folder = pathlib.Path({str(tmp_path)!r})\n"
-        "torchrun.run([str(folder / 'program.py')], 'work', 2, 1, '', folder)"
+        "torchrun.run('work', [str(folder / 'program.py')], torchrun.World(2), folder)"
     )
     process = subprocess.Popen([sys.executable, "-c", agent])
     eventually(lambda: all((tmp_path / f"{rank}.pid").exists() for rank in range(2)), seconds=90)

@@ -79,7 +79,7 @@ def _job(request: Request, ranks: Ranks, scratch: Path, tracker: Any) -> Job:
     job = Job(
         phase=request.name, digest=request.digest, spec=request.spec, inputs=call.get("inputs", {}),
         arguments=call.get("arguments", {}), run=call.get("run", {}), store=request.store, out=scratch / "out", scratch=scratch,
-        downloads=group.downloads(), tracker=tracker, ranks=ranks, halvings=call.get("halvings", 0),
+        downloads=group.downloads(), tracker=tracker, ranks=ranks, halvings=call.get("halvings") or 0,
         progress_uri=result.replace("/results/", "/progress/") if "/results/" in result else None,
     )  # fmt: skip
     job.out.mkdir()

@@ -1,6 +1,7 @@
 """Retrieval fine-tuning of the reference (nothing cut) or the candidate (cut, possibly healed towards the reference)."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from effir.phases import stopping
@@ -85,11 +86,6 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, flo
         micro_batch=hold(job, spec.batch), batch_tokens=spec.batch_tokens, mixed=spec.dtype == "bfloat16", ranks=ranks,
     )  # fmt: skip
 
-    def tell(number: int, parts: dict[str, float]) -> None:
-        job.progress(number + 1, steps, f"loss {parts['loss']:.3f}, in-batch accuracy {parts['accuracy']:.2f}")
-        for name, value in parts.items():
-            job.metric(name, value, number)
-
     schedule = Schedule(
         steps,
         spec.learning_rate,
@@ -101,13 +97,22 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, flo
     ready(spec, ranks=ranks)
     encoder.model.train()
     with stopping.at_next_step() as asked:
-        history = fit(parameters, step.step_loss, schedule, checkpoints, tell, asked, ranks, spec.seed)
+        history = fit(parameters, step.step_loss, schedule, checkpoints, _teller(job, steps), asked, ranks, spec.seed)
     job.forward_passes += encoder.forward_passes
     job.after_publishing(checkpoints.clear)
     tokens = ranks.total(plans.token_count(texts, shared))
     (job.out / "training.json").write_text(json.dumps({"history": history, "tokens": tokens}))
     last = history[-10:]
     return {"loss": sum(one["loss"] for one in last) / len(last), "accuracy": sum(one["accuracy"] for one in last) / len(last)}
+
+
+def _teller(job: Job, steps: int) -> Callable[[int, dict[str, float]], None]:
+    def tell(number: int, parts: dict[str, float]) -> None:
+        job.progress(number + 1, steps, f"loss {parts['loss']:.3f}, in-batch accuracy {parts['accuracy']:.2f}")
+        for name, value in parts.items():
+            job.metric(name, value, number)
+
+    return tell
 
 
 def _teacher(job: Job) -> dict[str, dict[str, float]] | None:

@@ -33,4 +33,5 @@ def launch(name: str, call_uri: str, result_uri: str, processes: int, nodes: int
         command = ["-m", "effir.cli", "phase", name, "--spec", call_uri, "--result", result_uri]
         with tempfile.TemporaryDirectory(prefix=f"effir-{name}-ranks-") as scratch:
             left_behind.append(Path(scratch))
-            torchrun.run(command, f"{name}-{request.digest[:16]}", processes, nodes, rendezvous, Path(scratch))
+            world = torchrun.World(processes, nodes, rendezvous, f"{name}-{request.digest[:16]}")
+            torchrun.run(name, command, world, Path(scratch))

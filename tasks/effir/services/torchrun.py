@@ -30,6 +30,16 @@ DIE_WITH_PARENT = 1
 
 
 @dataclass(frozen=True)
+class World:
+    """So many processes on each of so many nodes, which meet at HOST:PORT under the same run_id."""
+
+    processes: int
+    nodes: int = 1
+    rendezvous: str = ""
+    run_id: str = "alone"
+
+
+@dataclass(frozen=True)
 class End:
     """How the process with this local rank ended: its exit code, below 0 the signal that killed it, and what it said."""
 
@@ -39,25 +49,25 @@ class End:
     lost: bool = False
 
 
-def run(arguments: Sequence[str], label: str, processes: int, nodes: int, rendezvous: str, folder: Path) -> None:
-    """Start `python ARGUMENTS` as so many processes on this machine, join those of the other nodes, and wait for the end of all.
+def run(name: str, arguments: Sequence[str], world: World, folder: Path) -> None:
+    """Start `python ARGUMENTS`, called `name`, as this machine's processes, join those of the other nodes, and wait for the end of all.
 
     SIGTERM is handed on to them, and they get GRACE_SECONDS (a runner that is less patient kills this process). Rank 0 writes to this
     process's output, the others below `folder`. Raises what is to be said of an end that is not good (see `verdict`).
     """
     kills = memory_kills()
-    settings = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS)} | (LOOPBACK if nodes == 1 else {})
+    settings = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(GRACE_SECONDS)} | (LOOPBACK if world.nodes == 1 else {})
     (folder / "ends").mkdir()
     with _environment(settings | os.environ | {FOLDER: str(folder), AGENT: str(os.getpid())}):
-        codes = _launch(arguments, label, processes, nodes, rendezvous, folder)
+        codes = _launch(name, arguments, world, folder)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ends = [_end(folder, rank, codes) for rank in range(processes)]
-    if (error := verdict(label, ends, memory_kills() > kills)) is not None:
+    ends = [_end(folder, rank, codes) for rank in range(world.processes)]
+    if (error := verdict(name, ends, memory_kills() > kills)) is not None:
         _show(folder, ends)
         raise error
 
 
-def verdict(label: str, ends: Sequence[End], short_of_memory: bool) -> EffirError | None:
+def verdict(name: str, ends: Sequence[End], short_of_memory: bool) -> EffirError | None:
     """What many ends come to: the worst one is what happened, the others followed from it. None: all is well.
 
     Bad input comes before memory, memory before any other failure, and that before a stop, since whoever loses a peer stops.
@@ -68,13 +78,13 @@ def verdict(label: str, ends: Sequence[End], short_of_memory: bool) -> EffirErro
         return None
     kinds = {2: BadInput, OutOfMemory.exit_code: OutOfMemory, Stopped.exit_code: PeerLost if worst.lost else Stopped}
     if worst.code > 0:
-        return kinds.get(worst.code, EffirError)(worst.sentence or f"process {worst.rank} of {label} ended with {worst.code}")
-    name = signal.Signals(-worst.code).name
+        return kinds.get(worst.code, EffirError)(worst.sentence or f"process {worst.rank} of {name} ended with {worst.code}")
+    by = signal.Signals(-worst.code).name
     if worst.code == -signal.SIGKILL and short_of_memory:
-        return OutOfMemory(f"process {worst.rank} of {label} was killed for want of memory; a retry holds fewer queries in memory at once")
+        return OutOfMemory(f"process {worst.rank} of {name} was killed for want of memory; a retry holds fewer queries in memory at once")
     if worst.code in {-signal.SIGKILL, -signal.SIGTERM}:
-        return Stopped(f"process {worst.rank} of {label} was killed ({name}); a retry goes on from the last checkpoint")
-    return EffirError(f"process {worst.rank} of {label} died of {name}")
+        return Stopped(f"process {worst.rank} of {name} was killed ({by}); a retry goes on from the last checkpoint")
+    return EffirError(f"process {worst.rank} of {name} died of {by}")
 
 
 def _gravity(end: End, short_of_memory: bool) -> int:
@@ -133,7 +143,7 @@ def leave(code: int, sentence: str, lost: bool = False) -> None:
 # The agent
 
 
-def _launch(arguments: Sequence[str], label: str, processes: int, nodes: int, rendezvous: str, folder: Path) -> dict[int, int] | None:
+def _launch(name: str, arguments: Sequence[str], world: World, folder: Path) -> dict[int, int] | None:
     """Exit codes of the processes that failed, by local rank; None if it is not known how they ended."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -143,7 +153,7 @@ def _launch(arguments: Sequence[str], label: str, processes: int, nodes: int, re
     logs = folder / "logs"
     began = time.monotonic()
     while True:
-        config = _config(label, processes, nodes, rendezvous, folder, logs)
+        config = _config(world, folder, logs)
         try:
             with _quiet():
                 elastic_launch(config, sys.executable)(*arguments)
@@ -157,25 +167,26 @@ def _launch(arguments: Sequence[str], label: str, processes: int, nodes: int, re
                 return None
             if isinstance(error, RendezvousConnectionError) and time.monotonic() - began < MEETING_SECONDS:
                 continue
-            raise Stopped(f"the {nodes} nodes of {label} did not meet at {rendezvous}: is each of them running, and is HOST one?") from None
+            where = f"the {world.nodes} nodes of {name} did not meet at {world.rendezvous}"
+            raise Stopped(f"{where}: is each of them running, and HOST one of them?") from None
 
 
-def _config(label: str, processes: int, nodes: int, rendezvous: str, folder: Path, logs: Path) -> Any:
+def _config(world: World, folder: Path, logs: Path) -> Any:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.launcher.api import LaunchConfig
 
-    alone = nodes == 1
+    alone = world.nodes == 1
     return LaunchConfig(
-        min_nodes=nodes,
-        max_nodes=nodes,
-        nproc_per_node=processes,
-        run_id=label,
+        min_nodes=world.nodes,
+        max_nodes=world.nodes,
+        nproc_per_node=world.processes,
+        run_id=world.run_id,
         rdzv_backend="c10d",
-        rdzv_endpoint=str(folder / "rendezvous") if alone else rendezvous,
+        rdzv_endpoint=str(folder / "rendezvous") if alone else world.rendezvous,
         rdzv_configs={"store_type": "file"} if alone else {"join_timeout": MEETING_SECONDS},
         max_restarts=0,
-        local_addr=_loopback(rendezvous),
-        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=dict.fromkeys(range(1, processes), Std.ALL)),
+        local_addr=_loopback(world.rendezvous),
+        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=dict.fromkeys(range(1, world.processes), Std.ALL)),
     )
 
 

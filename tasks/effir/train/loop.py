@@ -87,9 +87,9 @@ def fit(
 ) -> list[Parts]:
     """Run `step_loss` (which accumulates gradients and returns figures) and AdamW for schedule.steps steps.
 
-    Ranks each accumulate a part of the gradient and take the same step with their sum; rank 0 alone saves checkpoints. Their random
-    numbers come from `seed`. Returns the figures of every step, those before a resume included. Raises EffirError on a loss that is
-    not finite, on collapse and if ranks drift apart, and Stopped, after a checkpoint, once `stopping` says so on some rank.
+    Ranks accumulate parts of the gradient and all step with the sum; rank 0 saves checkpoints; their random numbers come from `seed`.
+    Returns the figures of every step, those before a resume included. Raises EffirError on a loss that is not finite, on collapse
+    and if ranks drift apart, and Stopped, after a checkpoint, once `stopping` says so on some rank.
     """
     optimiser = torch.optim.AdamW(
         list(parameters.values()), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, betas=(0.9, 0.999), eps=1e-8
@@ -97,8 +97,8 @@ def fit(
     watch = Watch()
     state = checkpoints.load(parameters, optimiser) if checkpoints else None
     history: list[Parts] = state["history"] if state else []
-    for step, parts in enumerate(history):
-        watch.look(step, parts)
+    for step, past in enumerate(history):
+        watch.look(step, past)
     ranks.check(parameters.values(), len(history))
     for step in range(len(history), schedule.steps):
         ranks.seed(seed, step)
