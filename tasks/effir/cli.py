@@ -26,6 +26,8 @@ def main() -> None:
         _end(str(error), error.exit_code, lost=True)
     except EffirError as error:
         _end(str(error), error.exit_code)
+    except PermissionError as error:
+        _end(f"{error.filename} may not be used by this user (id {os.getuid()}): give it the right to", BadInput.exit_code)
     except Exception as error:
         if "No space left on device" not in str(error):
             torchrun.leave(EffirError.exit_code, f"{type(error).__name__}: {error}")

@@ -36,6 +36,9 @@ def test_a_folder_comes_back_as_it_went(store: Store, folder: Path, tmp_path: Pa
     back = store.download(f"{store.root}/here", files, tmp_path / "back")
     assert (back / "inner" / "two.bin").read_bytes() == (folder / "inner" / "two.bin").read_bytes()
     assert sorted(store.list(f"{store.root}/here")) == [(f"{store.root}/here/inner/two.bin", 100_000), (f"{store.root}/here/one.json", 2)]
+    single = f"{store.root}/here/one.json"
+    assert store.download_prefix(single, tmp_path / "single.json").read_text() == "{}"
+    assert store.etags(single) == {single: store.etags(f"{store.root}/here")[single]}
     assert store.download_prefix(f"{store.root}/here/", tmp_path / "again").joinpath("one.json").read_text() == "{}"
 
 

@@ -86,11 +86,12 @@ class Store:
                     yield f"s3://{bucket}/{entry['Key']}", entry["Size"]
 
     def etags(self, prefix: str) -> dict[str, str]:
-        """URI → ETag of every object below a prefix: changes whenever the bytes do, and nothing is downloaded."""
+        """URI → ETag of every object below a prefix, or of the object there: changes whenever the bytes do, and nothing is downloaded."""
         bucket, key = split(prefix)
         with plain_errors(prefix):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key.rstrip("/") + "/")
-            return {f"s3://{bucket}/{entry['Key']}": entry["ETag"] for page in pages for entry in page.get("Contents", [])}
+            found = {f"s3://{bucket}/{entry['Key']}": entry["ETag"] for page in pages for entry in page.get("Contents", [])}
+            return found if found or not self.exists(prefix) else {prefix: self.client.head_object(Bucket=bucket, Key=key)["ETag"]}
 
     def delete(self, uris: Iterable[str]) -> None:
         """Remove objects; absent ones are no error."""
@@ -118,9 +119,13 @@ class Store:
         return folder
 
     def download_prefix(self, prefix: str, folder: Path) -> Path:
-        """Copy everything below a prefix into a local folder. Raises BadInput if nothing is there."""
+        """Copy everything below a prefix into a local folder, or a single object to that path. Raises BadInput if nothing is there."""
         entries = list(self.list(prefix))
-        if not entries:
+        if not entries and self.exists(prefix):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with plain_errors(prefix):
+                self.client.download_file(*split(prefix), str(folder))
+        elif not entries:
             raise BadInput(f"nothing is stored below {prefix}")
         for uri, _ in entries:
             target = folder / uri.removeprefix(prefix.rstrip("/") + "/")
