@@ -1,6 +1,7 @@
 """A real Docker engine for tests: the one in use where there is one, otherwise one of the session's own; and the images, built anew.
 
-EFFIR_TEST_IMAGES=built takes the images that `docker/build` made (with REPOSITORY before their names, where that is set), and leaves them.
+EFFIR_TEST_IMAGES=built takes the images that `DEMO=1 docker/build` made (with REPOSITORY before their names, where that is set), and leaves
+them.
 """
 
 import os
@@ -113,3 +114,17 @@ def images(engine: Engine, request: pytest.FixtureRequest) -> Iterator[dict[str,
     tags = [line.split()[0] for line in done.stdout.splitlines()]
     yield {tag.removeprefix(f"{place}effir-").partition(":")[0]: tag for tag in tags}
     engine("rmi", "--force", *tags)
+
+
+@pytest.fixture(scope="session")
+def task(engine: Engine, images: dict[str, str]) -> Iterator[str]:
+    """The task image with the models that the evaluation compares with, which `make stack` builds too."""
+    if os.environ.get("EFFIR_TEST_IMAGES") == "built":
+        yield images["task"]
+        return
+    settings = os.environ | {"DEMO": "1", "REPOSITORY": f"effir-test-demo-{os.getpid()}/"}
+    done = subprocess.run([ROOT / "docker" / "build", "task"], env=settings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-5000:]
+    tag = done.stdout.split()[0]
+    yield tag
+    engine("rmi", "--force", tag)

@@ -159,17 +159,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def task(engine: Any, images: dict[str, str]) -> Iterator[str]:
-    """The task image with the models that the evaluation compares with, which `make stack` builds too."""
-    settings = os.environ | {"DEMO": "1", "REPOSITORY": f"effir-test-demo-{os.getpid()}/"}
-    done = subprocess.run([DOCKER / "build", "task"], env=settings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-5000:]
-    tag = done.stdout.split()[0]
-    yield tag
-    engine("rmi", "--force", tag)
-
-
-@pytest.fixture(scope="module")
 def stack(
     engine: Any, images: dict[str, str], task: str, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:

@@ -141,9 +141,9 @@ def run(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def pods(engine: Any, images: dict[str, str], given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def pods(task: str, given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The run in pods."""
-    return outcome(tmp_path_factory.mktemp("pods") / "home", given, images["task"])
+    return outcome(tmp_path_factory.mktemp("pods") / "home", given, task)
 
 
 @pytest.fixture(scope="module")
@@ -153,15 +153,15 @@ def processes(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.timeout(1800)
-def test_every_phase_ran_in_a_pod_of_its_own_and_may_do_little(pods: Outcome, images: dict[str, str]) -> None:
+def test_every_phase_ran_in_a_pod_of_its_own_and_may_do_little(pods: Outcome, task: str) -> None:
     seen = []
     for one in pods.pods:
         labels = one["pod"]["metadata"]["labels"]
         seen.append(f"{labels['task_id']} {labels.get('map_index', -1)}")
-        assert one["container"] == {"user": "10001:10001", "read_only": True, "image": images["task"]}, labels
+        assert one["container"] == {"user": "10001:10001", "read_only": True, "image": task}, labels
         assert one["pod"]["spec"]["serviceAccountName"] == "effir-task" and not one["pod"]["spec"]["automountServiceAccountToken"]
     assert sorted(set(seen)) == pods.phases()
-    assert len(seen) > 15 and {task["operator"] for task in pods.tasks if f"{task['task_id']} {task['map_index']}" in seen} == {"PodPhase"}
+    assert len(seen) > 15 and {one["operator"] for one in pods.tasks if f"{one['task_id']} {one['map_index']}" in seen} == {"PodPhase"}
 
 
 @pytest.mark.timeout(1800)
