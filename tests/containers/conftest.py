@@ -1,6 +1,7 @@
 """A real Docker engine for tests: the one in use where there is one, otherwise one of the session's own; and the images, built anew.
 
-EFFIR_TEST_IMAGES=built takes the images that `docker/build` made (with REPOSITORY before their names, where that is set), and leaves them.
+EFFIR_TEST_IMAGES=built takes the images that `docker/build` made (with REPOSITORY before their names, where that is set), and leaves
+them.
 """
 
 import os

@@ -159,26 +159,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def task(engine: Any, images: dict[str, str]) -> Iterator[str]:
-    """The task image with the models that the evaluation compares with, which `make stack` builds too."""
-    settings = os.environ | {"REPOSITORY": f"effir-test-demo-{os.getpid()}/"}
-    done = subprocess.run([DOCKER / "build", "task"], env=settings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-5000:]
-    tag = done.stdout.split()[0]
-    yield tag
-    engine("rmi", "--force", tag)
-
-
-@pytest.fixture(scope="module")
-def stack(
-    engine: Any, images: dict[str, str], task: str, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
+def stack(engine: Any, images: dict[str, str], tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The stack, with secrets and ports of the test's own."""
     if engine("ps", "--all", "--quiet", "--filter", OURS).stdout:
         pytest.skip("A STACK RUNS ON THIS ENGINE ALREADY: it is left alone, and nothing is tested")
     folder = tmp_path_factory.mktemp("compose")
     runner = json.loads((DOCKER / "runner.json").read_text())
-    runner |= {"image": task, "mounts": [*runner["mounts"], f"{tiny['folder']}:/data:ro"]}
+    runner |= {"image": images["task"], "mounts": [*runner["mounts"], f"{tiny['folder']}:/data:ro"]}
     (folder / "runner.json").write_text(json.dumps(runner))
     (folder / "runner.json").chmod(0o644)
     ports = dict(zip(("STACK_AIRFLOW_PORT", "STACK_MLFLOW_PORT", "STACK_S3_PORT"), map(str, free_ports(3)), strict=True))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def outcome(home: Path, given: dict[str, Any], image: str | None = None) -> Outc
                 Store().upload(given["folder"] / name, f"s3://effir/given/{name}")
             print(f"\nthe stack was up after {time.monotonic() - began:.0f} s", file=sys.stderr)
             keys = {name: known[name] for name in KEYS}
-            with double(home, keys):
+            with double(home, keys) if image else nullcontext():
                 summary = run(given["fields"])
             print(f"the run was over after {time.monotonic() - began:.0f} s", file=sys.stderr)
             made = {phase["name"]: phase["manifest"] for phase in summary["phases"]}
@@ -141,7 +141,7 @@ def run(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def pods(engine: Any, images: dict[str, str], given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def pods(images: dict[str, str], given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The run in pods."""
     return outcome(tmp_path_factory.mktemp("pods") / "home", given, images["task"])
 
@@ -160,8 +160,8 @@ def test_every_phase_ran_in_a_pod_of_its_own_and_may_do_little(pods: Outcome, im
         seen.append(f"{labels['task_id']} {labels.get('map_index', -1)}")
         assert one["container"] == {"user": "10001:10001", "read_only": True, "image": images["task"]}, labels
         assert one["pod"]["spec"]["serviceAccountName"] == "effir-task" and not one["pod"]["spec"]["automountServiceAccountToken"]
-    assert sorted(seen) == pods.phases()
-    assert len(seen) > 15 and {task["operator"] for task in pods.tasks if f"{task['task_id']} {task['map_index']}" in seen} == {"PodPhase"}
+    assert sorted(set(seen)) == pods.phases()
+    assert len(seen) > 15 and {one["operator"] for one in pods.tasks if f"{one['task_id']} {one['map_index']}" in seen} == {"PodPhase"}
 
 
 @pytest.mark.timeout(1800)
