@@ -79,19 +79,24 @@ class Store:
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """(URI, size in bytes) of every object below a prefix."""
+        for uri, entry in self._below(prefix):
+            yield uri, entry["Size"]
+
+    def etags(self, prefix: str) -> dict[str, str]:
+        """URI → ETag of every object below a prefix, or of the object there: changes whenever the bytes do, and nothing is downloaded."""
+        found = {uri: entry["ETag"] for uri, entry in self._below(prefix)}
+        if found or not self.exists(prefix):
+            return found
+        bucket, key = split(prefix)
+        with plain_errors(prefix):
+            return {prefix: self.client.head_object(Bucket=bucket, Key=key)["ETag"]}
+
+    def _below(self, prefix: str) -> Iterator[tuple[str, Any]]:
         bucket, key = split(prefix)
         with plain_errors(prefix):
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key.rstrip("/") + "/"):
                 for entry in page.get("Contents", []):
-                    yield f"s3://{bucket}/{entry['Key']}", entry["Size"]
-
-    def etags(self, prefix: str) -> dict[str, str]:
-        """URI → ETag of every object below a prefix, or of the object there: changes whenever the bytes do, and nothing is downloaded."""
-        bucket, key = split(prefix)
-        with plain_errors(prefix):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key.rstrip("/") + "/")
-            found = {f"s3://{bucket}/{entry['Key']}": entry["ETag"] for page in pages for entry in page.get("Contents", [])}
-            return found if found or not self.exists(prefix) else {prefix: self.client.head_object(Bucket=bucket, Key=key)["ETag"]}
+                    yield f"s3://{bucket}/{entry['Key']}", entry
 
     def delete(self, uris: Iterable[str]) -> None:
         """Remove objects; absent ones are no error."""
@@ -120,15 +125,12 @@ class Store:
 
     def download_prefix(self, prefix: str, folder: Path) -> Path:
         """Copy everything below a prefix into a local folder, or a single object to that path. Raises BadInput if nothing is there."""
-        entries = list(self.list(prefix))
-        if not entries and self.exists(prefix):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with plain_errors(prefix):
-                self.client.download_file(*split(prefix), str(folder))
-        elif not entries:
+        targets = {uri: folder / uri.removeprefix(prefix.rstrip("/") + "/") for uri, _ in self.list(prefix)}
+        if not targets and self.exists(prefix):
+            targets = {prefix: folder}
+        if not targets:
             raise BadInput(f"nothing is stored below {prefix}")
-        for uri, _ in entries:
-            target = folder / uri.removeprefix(prefix.rstrip("/") + "/")
+        for uri, target in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             bucket, key = split(uri)
             with plain_errors(uri):
