@@ -45,7 +45,7 @@ test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without
 	@$(BIN)/pytest -m gpu -rs tests
 
 test-containers: $(READY)  ## the tests on a real Docker engine, started where none runs (skipped loudly where none can be)
-	@$(BIN)/pytest -m containers -rs tests/containers
+	@$(BIN)/pytest -m containers -rs --durations=12 -n 2 --dist loadfile --no-loadscope-reorder tests/containers
 
 images:  ## build the images task, airflow and mlflow (IMAGES=task-cuda: that one; DEMO=0: without packaged models)
 	@docker/build $(IMAGES)

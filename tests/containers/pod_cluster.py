@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import threading
 import time
 import uuid
@@ -65,7 +66,7 @@ class Cluster:
     pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
     jobs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
-    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    name: str = field(default_factory=lambda: str(os.getpid()))
     noting: threading.Lock = field(default_factory=threading.Lock)
 
     def make_pod(self, space: str, asked: dict[str, Any], aliases: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def free_ports(count: int) -> list[int]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A folder that containers may read, and the fields of the spec for a run on it, as they see it at /data."""
     folder = tmp_path_factory.mktemp("data")
-    written = load(ROOT / "tests" / "e2e" / "tiny.py").overrides(folder)
+    written = load(ROOT / "tests" / "e2e" / "tiny.py").overrides(folder, shard_documents=50)
     subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
     seen = {name: value.replace(str(folder), "/data") if isinstance(value, str) else value for name, value in written.items()}
     return {"folder": folder, "fields": {name: value for name, value in seen.items() if value is not None}}

@@ -154,6 +154,17 @@ def processes(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.timeout(1800)
+def test_pods_and_processes_come_to_the_same(processes: Outcome, pods: Outcome) -> None:
+    assert not any(phase["cached"] for phase in (*pods.summary["phases"], *processes.summary["phases"]))
+    assert pods.phases() == processes.phases() and processes.pods == []
+    assert pods.summary["verdict"] == processes.summary["verdict"] == "promoted"
+    for name in MODELS:
+        assert pods.weights[name] == processes.weights[name], f"{name} differs by {differ(pods.weights[name], processes.weights[name])}"
+    assert pods.summary["metric"] == "ndcg_at_10" and pods.summary["quality"] == processes.summary["quality"]
+    assert pods.summary["params"] == processes.summary["params"]
+
+
+@pytest.mark.timeout(1800)
 def test_every_phase_ran_in_a_pod_of_its_own_and_may_do_little(pods: Outcome, images: dict[str, str]) -> None:
     seen = []
     for one in pods.pods:
@@ -175,17 +186,6 @@ def test_no_secret_is_in_manifests_logs_or_xcom(pods: Outcome) -> None:
     assert "prepare: " in logs and "documents" in logs and b"/artifacts/finetune/" in database
     for value in pods.keys.values():
         assert value not in manifests and value not in logs and value.encode() not in database
-
-
-@pytest.mark.timeout(1800)
-def test_pods_and_processes_come_to_the_same(pods: Outcome, processes: Outcome) -> None:
-    assert not any(phase["cached"] for phase in (*pods.summary["phases"], *processes.summary["phases"]))
-    assert pods.phases() == processes.phases() and processes.pods == []
-    assert pods.summary["verdict"] == processes.summary["verdict"] == "promoted"
-    for name in MODELS:
-        assert pods.weights[name] == processes.weights[name], f"{name} differs by {differ(pods.weights[name], processes.weights[name])}"
-    assert pods.summary["metric"] == "ndcg_at_10" and pods.summary["quality"] == processes.summary["quality"]
-    assert pods.summary["params"] == processes.summary["params"]
 
 
 def differ(one: bytes, other: bytes) -> float:

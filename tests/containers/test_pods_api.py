@@ -56,16 +56,11 @@ def kubeconfig(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         while not (folder / "config").exists():
             assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.1)
-        before = containers(engine)
         yield folder / "config"
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, (folder / "log").read_text()
-    assert containers(engine) <= before
+    assert not engine("ps", "-aq", "--filter", f"label=effir.pods-api={process.pid}").stdout
     assert "Traceback" not in (folder / "log").read_text()
-
-
-def containers(engine: Any) -> set[str]:
-    return set(engine("ps", "-aq", "--filter", "label=effir.pods-api").stdout.split())
 
 
 @pytest.fixture
