@@ -46,6 +46,9 @@ class RunSpec(BaseModel):
         "Text put around a query; {text} stands for the query, \\n for a line break.",
     )
     document_template: str = field("{text}", "Model", "Text put around a document; {text} is title and text joined by a space.")
+    attention: Literal["causal", "bidirectional"] = field(
+        "causal", "Model", "Whether a token attends to those before it, as the base was trained (and in the paper), or to all."
+    )
     max_query_tokens: int = field(512, "Model", "Queries are cut at this many tokens.", ge=4, le=32768)
     max_document_tokens: int = field(512, "Model", "Documents are cut at this many tokens.", ge=4, le=32768)
 
@@ -135,6 +138,13 @@ class RunSpec(BaseModel):
     reference_steps: int = field(
         3900, "Fine-tune", "Optimiser steps of the full-size reference; at least those of the candidate.", ge=0, le=10_000_000
     )
+    fade_steps: int = field(
+        0,
+        "Fine-tune",
+        "Fade the dropped sub-layers out over the first so many steps, instead of dropping them at once (docs/method.md).",
+        ge=0,
+        le=10_000_000,
+    )
     batch: int = field(128, "Fine-tune", "Queries per step; in-batch negatives come from all of them.", ge=2, le=65536)
     max_training_tokens: int = field(
         512, "Fine-tune", "Documents are cut at this many tokens in training, slimming and probing.", ge=4, le=32768
@@ -212,6 +222,8 @@ class RunSpec(BaseModel):
                 f"reference_steps ({self.reference_steps}) is less than steps ({self.steps}): "
                 "a reference trained less than the candidate proves nothing"
             )
+        if self.fade_steps > self.steps:
+            raise ValueError(f"fade_steps ({self.fade_steps}) is more than steps ({self.steps}): what fades must be gone in the end")
         if self.keep_ratio < 1 and self.slim_steps == 0 and self.neuron_score == "slimming":
             raise ValueError("keep_ratio below 1 needs slim_steps above 0, since z is what ranks the neurons, or another neuron_score")
         if self.has_target() and (self.variant != "full" or self.keep_ratio < 1):

@@ -11,6 +11,7 @@ from effir.errors import BadInput
 
 UNTRAINED = "cut=reference:steps=0"
 HEALED = tuple(f"8M:regression_weight={regression}:ranking_weight={ranking}" for regression in (0, 5) for ranking in (0, 1))
+FADED = tuple(f"last10B:fade_steps={fade}:regression_weight={regression}" for regression in (0, 5) for fade in (0, 20))
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,12 @@ STUDIES: dict[str, Study] = {
         "KL from a reranker throughout; no ablation.",
         HEALED,
         _from(*HEALED),
+    ),
+    "progressive": Study(
+        "Is it better to let what is dropped fade out during training than to drop it at once, and does that add to regression?",
+        "One shot throughout; elsewhere (HARNESS-LM) 28 layers to 4 in stages score 60.4 where one shot scores 50.2.",
+        FADED,
+        _from(*FADED),
     ),
     "calibration-size": Study(
         "How much calibration text does the order of the layers need?",

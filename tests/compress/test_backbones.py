@@ -10,6 +10,7 @@ from effir.compress import importance, slimming, surgery
 from effir.compress.anatomy import ANATOMIES, SUPPORTED, anatomy_of
 from effir.compress.cut import Cut
 from effir.errors import BadInput
+from effir.export.modeling_effir import attend_both_ways
 from effir.train import adapters
 
 LAYERS, WIDTH, LENGTH = 5, 24, 14
@@ -248,6 +249,20 @@ def _first(model, count):
 def test_a_decoder_that_attends_both_ways_is_not_causal():
     assert not anatomy_of(configuration("gemma3_text", use_bidirectional_attention=True)).causal
     assert anatomy_of(configuration("gemma3_text")).causal
+
+
+def test_a_decoder_can_be_made_to_attend_both_ways(make, kind):
+    model = make()
+    if not anatomy_of(model).causal:
+        pytest.skip("an encoder attends both ways already")
+    attend_both_ways(model)
+    assert not anatomy_of(model).causal
+    whole, alone = states(model), _first(model, 5)
+    assert (whole[:, :5] - alone).abs().max() > 1e-6
+    mask = (torch.arange(LENGTH)[None] < torch.tensor([[LENGTH], [5]])).long()
+    padded = states(model, mask)
+    assert (padded[0] - whole[0]).abs().max() < 1e-6
+    assert (padded[1, :5] - alone[1]).abs().max() < 1e-6
 
 
 def test_an_unknown_architecture_is_refused_with_what_is_missing():

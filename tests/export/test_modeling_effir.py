@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from torch import nn
 from effir.compress import surgery
 from effir.compress.anatomy import ANATOMIES, anatomy_of
 from effir.compress.cut import Cut
-from effir.export import modeling_effir
+from effir.export import modeling_effir, writer
 from effir.export.loading import load_backbone
+from effir.retrieve.settings import Settings
 
 IDS = torch.arange(2 * 11).reshape(2, 11) % 300
 STOCK = (
@@ -48,6 +50,20 @@ def test_dropped_and_narrowed_equals_zeroed_weights(
         found = load_backbone(export(family).folder)(IDS).last_hidden_state
     assert (found - expected).abs().max() <= 1e-5
     assert (backbone(family)(IDS).last_hidden_state - expected).abs().max() > 1e-2
+
+
+def test_a_decoder_that_attends_both_ways_does_so_when_it_is_loaded_again(
+    backbone: Callable[..., Any], byte_tokenizer: Callable[..., Any], mean: Settings, tmp_path: Path
+) -> None:
+    model = backbone("Llama")
+    modeling_effir.attend_both_ways(model)
+    writer.write(model, byte_tokenizer(), None, mean, tmp_path / "exported")
+    again = load_backbone(tmp_path / "exported")
+    with torch.no_grad():
+        whole, first = again(IDS).last_hidden_state, again(IDS[:, :4]).last_hidden_state
+        assert (whole - model(IDS).last_hidden_state).abs().max() <= 1e-6
+    assert (whole[:, :4] - first).abs().max() > 1e-6
+    assert not anatomy_of(again).causal
 
 
 def test_it_knows_the_families_that_effir_can_cut() -> None:

@@ -56,6 +56,21 @@ def test_from_a_model_to_vectors(chain, tmp_path):
     assert again["forward_passes"] == 0
 
 
+def test_what_fades_is_gone_in_the_end(chain):
+    one = chain(fade_steps=4, steps=6, variant="1B", keep_ratio=1.0, attention="bidirectional")
+    one.cut()
+    one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
+    heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"]}
+    candidate = one.run("finetune", heal, {"model": "candidate"}, "candidate")
+    planned = one.store.get_json(one.uris["narrow"])["numbers"]
+    assert all(planned[name] == candidate["numbers"][name] for name in ("parameters", "parameters_non_embedding"))
+    one.run(
+        "encode",
+        {"model": one.uris["candidate"], "collection": one.uris["things"]},
+        {"model": "candidate", "collection": "things", "shard": 0},
+    )
+
+
 def test_an_assessment_is_what_encode_and_evaluate_come_to(chain, tmp_path):
     one = chain(shard_documents=60, speed_seconds=0.2, speed_documents=8, variant="1M")
     one.cut()

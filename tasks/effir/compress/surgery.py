@@ -23,6 +23,7 @@ __all__ = [
     "has_mlp",
     "layers_of",
     "narrow",
+    "narrow_all",
     "parameters",
     "remove_empty",
     "skeleton",
@@ -48,11 +49,8 @@ def apply(model: Any, cut: Cut) -> Any:
 
     Raises BadInput if the cut was made for another depth or names absent neurons.
     """
-    anatomy, layers = anatomy_of(model), layers_of(model)
     drop(model, cut)
-    for index, kept in cut.neurons.items():
-        if has_mlp(layers[index]):
-            narrow(getattr(layers[index], anatomy.mlp), kept, anatomy)
+    narrow_all(model, cut)
     remove_empty(model)
     return model
 
@@ -66,6 +64,15 @@ def drop(model: Any, cut: Cut) -> Any:
         _replace(layers[index], anatomy.attention, NoAttention(), anatomy.attention_norms)
     for index in {*cut.drop_mlp, *(index for index, kept in cut.neurons.items() if len(kept) == 0)}:
         _replace(layers[index], anatomy.mlp, NoMLP(), anatomy.mlp_norms)
+    return model
+
+
+def narrow_all(model: Any, cut: Cut) -> Any:
+    """Only delete neurons, in place, in MLPs that are there and keep some."""
+    anatomy, layers = anatomy_of(model), layers_of(model)
+    for index, kept in cut.neurons.items():
+        if len(kept) and index not in cut.drop_mlp and has_mlp(layers[index]):
+            narrow(getattr(layers[index], anatomy.mlp), kept, anatomy)
     return model
 
 

@@ -13,6 +13,7 @@ import transformers
 from torch import nn
 
 ABSENT = -1
+BOTH_WAYS = (5, 20)  # the first transformers with which attention both ways was tried
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 
@@ -74,6 +75,16 @@ def narrow_layers(model, config, attention, mlp):
                 setattr(layer, mlp[0], type(getattr(layer, mlp[0]))(config))
 
 
+def attend_both_ways(model):
+    """Let every token of a decoder attend to all tokens: the config says so to what makes masks, the modules to what needs none."""
+    if VERSION < BOTH_WAYS:
+        raise ValueError(f"this model attends both ways, which transformers {transformers.__version__} may not do: use 5.20 or later")
+    model.config.is_causal = False
+    for part in model.modules():
+        if getattr(part, "is_causal", False):
+            part.is_causal = False
+
+
 def restore_first_norm(layer, config, norm):
     """ModernBERT's very first layer has no norm before its attention; one that came to stand first keeps its own."""
     came_from = (getattr(config, "effir", None) or {"layers": [0]})["layers"][0]
@@ -90,6 +101,8 @@ def narrowed(family, attention, mlp):
         with dense(config, 1):
             stock_model.__init__(self, config)
         narrow_layers(self, config, attention, mlp)
+        if getattr(config, "is_causal", None) is False:
+            attend_both_ways(self)
 
     here = {"__module__": __name__}
     config = type(f"Effir{family}Config", (stock_config,), here | {"model_type": f"effir_{stock_config.model_type}"})

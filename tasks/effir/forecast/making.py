@@ -125,7 +125,10 @@ def finetune(volume: Volume, model: str, devices: int) -> Work:
     backbone, steps = (volume.cut, spec.steps) if candidate else (volume.whole, spec.reference_steps)
     after = ("narrow", "teacher", "finetune reference") if candidate else ("teacher",)
     work = with_model(volume, Work(f"finetune {model}", f"finetune {model}", after, devices=-1, heavy=True), volume.whole)
-    work = with_training(volume, work, backbone, steps, spec.batch, spec.lora_rank, devices)
+    fading = min(spec.fade_steps, steps) if candidate else 0
+    if fading:
+        work = with_training(volume, work, volume.whole, fading, spec.batch, spec.lora_rank, devices)
+    work = with_training(volume, work, backbone, steps - fading, spec.batch, spec.lora_rank, devices)
     if candidate and (spec.regression_weight or spec.ranking_weight):
         asked, shown = min(training.queries.count, steps * spec.batch), min(training.documents.count, steps * spec.batch * volume.group)
         work = with_model(volume, work, volume.whole)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from effir.compress.anatomy import anatomy_of
 from effir.manifest import MANIFEST, File, machine
 from effir.phases.job import Job
 from effir.spec import RunSpec
@@ -29,6 +30,17 @@ def ready(spec: RunSpec, seed: int | None = None, ranks: Ranks = ALONE) -> str:
 def dtype_of(spec: RunSpec) -> torch.dtype:
     """The torch type of spec.dtype."""
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
+
+
+def backbone(spec: RunSpec, folder: Path) -> Any:
+    """The base model of a run, in the spec's data type, attending as the spec says."""
+    from effir.export.loading import load_backbone
+    from effir.export.modeling_effir import attend_both_ways
+
+    model = load_backbone(folder, dtype_of(spec))
+    if spec.attention == "bidirectional" and anatomy_of(model).causal:
+        attend_both_ways(model)
+    return model
 
 
 class StoredCheckpoints:

@@ -6,7 +6,9 @@ from typing import Any
 from effir.errors import EffirError
 from effir.phases.job import Job
 
-FIELDS = ("batch_tokens", "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens", "dtype")
+FIELDS = (
+    "batch_tokens", "attention", "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens", "dtype",
+)  # fmt: skip
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -48,15 +50,14 @@ def finite(job: Job, vectors: Any, collection: str) -> Any:
 def own_encoder(job: Job, device: str) -> Any:
     """The input `model` as an Encoder; the untrained base is given the spec's settings, any other model has its own."""
     from effir.export import loading
-    from effir.phases.compute import dtype_of
+    from effir.phases.compute import backbone, dtype_of
     from effir.retrieve.encode import Encoder
     from effir.retrieve.settings import Settings
 
     folder = job.folder("model")
     if job.arguments["model"] != "base":
         return loading.load_encoder(folder, dtype_of(job.spec), device)
-    backbone = loading.load_backbone(folder, dtype_of(job.spec))
-    return Encoder(backbone, loading.load_tokenizer(folder), Settings.from_spec(job.spec), device)
+    return Encoder(backbone(job.spec, folder), loading.load_tokenizer(folder), Settings.from_spec(job.spec), device)
 
 
 def _own(job: Job, encoder: Any) -> Any:

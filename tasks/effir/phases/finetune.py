@@ -11,13 +11,14 @@ from effir.spec import RunSpec
 
 FIELDS = (
     "steps", "reference_steps", "batch", "micro_batch", "learning_rate", "warmup_steps", "temperature", "lora_rank", "lora_alpha",
-    "lora_dropout", "weight_decay", "checkpoint_every", "teacher_temperature", "kl_weight", "regression_weight", "ranking_weight",
-    "hard_negatives",
-    "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens", "max_training_tokens",
-    "batch_tokens", "dtype", "seed",
+    "lora_dropout", "weight_decay", "fade_steps", "checkpoint_every", "teacher_temperature", "kl_weight", "regression_weight",
+    "ranking_weight", "hard_negatives",
+    "attention", "pooling", "query_template", "document_template", "max_query_tokens", "max_document_tokens",
+    "max_training_tokens", "batch_tokens", "dtype", "seed",
 )  # fmt: skip
 SHARES = True
-OTHERS = {"reference": {"steps", "regression_weight", "ranking_weight"}, "candidate": {"reference_steps"}}
+Around = Callable[[Callable[[int], Any]], Callable[[int], Any]]
+OTHERS = {"reference": {"steps", "fade_steps", "regression_weight", "ranking_weight"}, "candidate": {"reference_steps"}}
 
 
 def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
@@ -30,37 +31,45 @@ def run(job: Job) -> dict[str, Any]:
     from effir.compress import surgery
     from effir.compress.cut import Cut
     from effir.export import writer
-    from effir.export.loading import load_backbone, load_tokenizer
-    from effir.phases.compute import dtype_of, ready
+    from effir.export.loading import load_tokenizer
+    from effir.phases.compute import backbone, ready
     from effir.retrieve.encode import Encoder
     from effir.retrieve.settings import Settings
     from effir.train import adapters
+    from effir.train.fading import Fading
 
     spec = job.spec
     hold(job, spec.batch)
     device = ready(spec, ranks=job.ranks)
     base = job.folder("base")
     tokenizer = load_tokenizer(base)
-    model = load_backbone(base, dtype_of(spec)).to(device)
+    model = backbone(spec, base).to(device)
     cut = Cut.load(job.folder("narrow")) if job.arguments["model"] == "candidate" else None
-    if cut is not None:
-        surgery.apply(model, cut)
     steps = spec.steps if cut is not None else spec.reference_steps
+    fading = None
+    if cut is not None and spec.fade_steps and steps:
+        fading = Fading(surgery.narrow_all(model, cut), cut, spec.fade_steps)
+    elif cut is not None:
+        surgery.apply(model, cut)
     figures: dict[str, float] = {}
     if steps:
-        adapted, parameters = adapters.attach(model, spec.lora_rank, spec.lora_alpha, spec.lora_dropout)
+        settled = fading.projections() if fading else ()
+        adapted, parameters = adapters.attach(model, spec.lora_rank, spec.lora_alpha, spec.lora_dropout, settled)
         encoder = Encoder(adapted.base_model.model, tokenizer, Settings.for_training(spec), device)
-        figures = _train(job, encoder, parameters, steps)
+        figures = _train(job, encoder, parameters, steps, fading.around if fading else lambda step_loss: step_loss)
         if job.ranks.rank:
             return {}
         model = adapters.merge(adapted)
+    if fading:
+        fading.finish()
+        surgery.remove_empty(model)
     model.eval()
     writer.write(model, tokenizer, cut, Settings.from_spec(spec), job.out)
     total, rest = surgery.parameters(model)
     return {"parameters": total, "parameters_non_embedding": rest, **figures}
 
 
-def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, float]:
+def _train(job: Job, encoder: Any, parameters: Any, steps: int, around: Around) -> dict[str, float]:
     from effir.phases.compute import StoredCheckpoints, ready
     from effir.train import examples
     from effir.train import plan as plans
@@ -97,7 +106,7 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int) -> dict[str, flo
     ready(spec, ranks=ranks)
     encoder.model.train()
     with stopping.at_next_step() as asked:
-        history = fit(parameters, step.step_loss, schedule, checkpoints, _teller(job, steps), asked, ranks, spec.seed)
+        history = fit(parameters, around(step.step_loss), schedule, checkpoints, _teller(job, steps), asked, ranks, spec.seed)
     job.forward_passes += encoder.forward_passes
     job.after_publishing(checkpoints.clear)
     tokens = ranks.total(plans.token_count(texts, shared))

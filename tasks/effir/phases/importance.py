@@ -21,15 +21,15 @@ def run(job: Job) -> dict[str, Any]:
     from effir.compress import importance, variants
     from effir.compress.measures import MEASURES
     from effir.compress.pictures import layer_scores
-    from effir.export.loading import load_backbone, load_tokenizer
-    from effir.phases.compute import dtype_of, ready
+    from effir.export.loading import load_tokenizer
+    from effir.phases.compute import backbone, ready
     from effir.retrieve.encode import Encoder
     from effir.retrieve.settings import Settings
 
     measure = job.spec.importance_measure
     device = ready(job.spec)
     base = job.folder("base")
-    model = load_backbone(base, dtype_of(job.spec)).eval().requires_grad_(False)
+    model = backbone(job.spec, base).eval().requires_grad_(False)
     encoder = Encoder(model, load_tokenizer(base), Settings.for_training(job.spec), device)
     data = probing.data(job, IMPORTANCE[measure], encoder)
     with probing.counted(job, encoder.model):

@@ -12,10 +12,10 @@ from effir.train.ranks import ALONE, Ranks
 
 BATCH_TOKENS = 2048
 USED: dict[Need, set[str]] = {
-    "text": {"calibration", "calibration_samples", "calibration_tokens"},
+    "text": {"calibration", "calibration_samples", "calibration_tokens", "attention"},
     "pairs": {
-        "training", "probe_steps", "slim_batch", "hard_negatives", "micro_batch", "batch_tokens", "temperature", "pooling",
-        "query_template", "document_template", "max_query_tokens", "max_training_tokens",
+        "training", "probe_steps", "slim_batch", "hard_negatives", "micro_batch", "batch_tokens", "temperature", "attention",
+        "pooling", "query_template", "document_template", "max_query_tokens", "max_training_tokens",
     },
     "nothing": set(),
 }  # fmt: skip

@@ -29,15 +29,15 @@ def run(job: Job) -> dict[str, Any]:
 
     from effir.compress import surgery
     from effir.compress.cut import Cut
-    from effir.export.loading import load_backbone, load_tokenizer
-    from effir.phases.compute import dtype_of, ready
+    from effir.export.loading import load_tokenizer
+    from effir.phases.compute import backbone, ready
     from effir.retrieve.encode import Encoder
     from effir.retrieve.settings import Settings
 
     spec = job.spec
     device = ready(spec, ranks=job.ranks)
     base = job.folder("base")
-    model = surgery.drop(load_backbone(base, dtype_of(spec)), Cut.load(job.folder("depth"))).requires_grad_(False)
+    model = surgery.drop(backbone(spec, base), Cut.load(job.folder("depth"))).requires_grad_(False)
     encoder = Encoder(model, load_tokenizer(base), Settings.for_training(spec), device)
     with probing.counted(job, encoder.model):
         scores, figures = _slimming(job, encoder) if spec.neuron_score == "slimming" else _score(job, encoder)

@@ -1,6 +1,6 @@
 """LoRA on all projections of every layer that is left, by peft."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,13 +11,17 @@ from torch import nn
 from effir.compress.anatomy import anatomy_of
 
 
-def attach(model: Any, rank: int, alpha: float, dropout: float) -> tuple[Any, Mapping[str, nn.Parameter]]:
-    """Put adapters on a frozen backbone: (peft model, name → trainable parameter in float32)."""
+def attach(model: Any, rank: int, alpha: float, dropout: float, without: Sequence[str] = ()) -> tuple[Any, Mapping[str, nn.Parameter]]:
+    """Put adapters on a frozen backbone, but for the projections with the full names `without`.
+
+    Returns (peft model, name → trainable parameter in float32).
+    """
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]
         lora_dropout=dropout,
         target_modules=list(anatomy_of(model).projections),
+        exclude_modules=list(without) or None,
         bias="none",
     )
     adapted = get_peft_model(model, config)
