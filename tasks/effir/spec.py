@@ -81,7 +81,7 @@ class RunSpec(BaseModel):
     )
 
     # Importance
-    importance_measure: Literal["cosine", "l2", "taylor", "leave_one_out", "depth", "random"] = field(
+    importance_measure: Literal["cosine", "l2", "taylor", "leave_one_out", "in_turn", "depth", "random"] = field(
         "cosine", "Importance", "What ranks the sub-layers; cosine is the paper's (docs/method.md, Importance measures)."
     )
     calibration_samples: int = field(256, "Importance", "Packed calibration sequences (the paper: 256 of C4).", ge=1, le=100000)

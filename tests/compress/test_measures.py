@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from effir.compress import importance, needs, pictures, surgery, variants
+from effir.compress import importance, measures, needs, pictures, surgery, variants
 from effir.compress.cut import Cut
 from effir.compress.measures import MEASURES
 from effir.spec import RunSpec
+from effir.train.plan import Texts
 
 LOOKING = [name for name, need in needs.IMPORTANCE.items() if need != "nothing"]
+ALONE = [name for name in LOOKING if name != "in_turn"]
 
 
 def told(done, total):
@@ -34,7 +36,7 @@ def test_every_measure_has_a_need_a_spec_value_and_an_axis():
     assert set(MEASURES) == set(get_args(RunSpec.model_fields["importance_measure"].annotation))
 
 
-@pytest.mark.parametrize("name", LOOKING)
+@pytest.mark.parametrize("name", ALONE)
 def test_a_sub_layer_that_does_nothing_scores_zero_and_goes_first(tiny, score, name):
     model = tiny()
     torch.nn.init.zeros_(model.layers[1].self_attn.o_proj.weight)
@@ -49,7 +51,7 @@ def test_a_sub_layer_that_does_nothing_scores_zero_and_goes_first(tiny, score, n
         assert (cut.drop_attention, cut.drop_mlp) == ([1], [2])
 
 
-@pytest.mark.parametrize("name", LOOKING)
+@pytest.mark.parametrize("name", ALONE)
 def test_a_layer_made_weak_becomes_the_least_important(tiny, score, name):
     model = tiny()
     for projection in (model.layers[1].self_attn.o_proj, model.layers[1].mlp.down_proj):
@@ -217,3 +219,85 @@ def test_random_depends_on_the_seed_alone(tiny):
 def test_a_picture_of_scores_above_and_below_zero(tiny, score, tmp_path, name):
     pictures.layer_scores(score(name, tiny()), name, tmp_path / "importance.png")
     assert (tmp_path / "importance.png").read_bytes().startswith(b"\x89PNG")
+
+
+class Needs:
+    """A loss of which the right order is known: each unit vector that is missing at the end costs 1."""
+
+    plan = ((),)
+    texts = Texts({}, {}, {})
+
+    def __init__(self, model):
+        self.model, self.looks = model, 0
+
+    def evaluate(self, step):
+        self.looks += 1
+        with torch.no_grad():
+            end = self.model(input_ids=torch.zeros((1, 1), dtype=torch.long)).last_hidden_state[0, 0]
+        return {"info_nce": float((1 - end[:3].clamp(max=1)).sum())}
+
+
+@pytest.fixture
+def giving(tiny):
+    """A model whose named sub-layers add a unit vector each, and all others nothing."""
+
+    def make(given):
+        model = tiny(layers=3)
+        model.norm = torch.nn.Identity()
+        torch.nn.init.zeros_(model.embed_tokens.weight)
+
+        def adds(axis):
+            def add(_module, _args, output):
+                vector = torch.zeros_like(output[0] if isinstance(output, tuple) else output)
+                if axis is not None:
+                    vector[..., axis] = 1
+                return (vector, *output[1:]) if isinstance(output, tuple) else vector
+
+            return add
+
+        for index, layer in enumerate(model.layers):
+            layer.self_attn.register_forward_hook(adds(given.get(("attention", index))))
+            layer.mlp.register_forward_hook(adds(given.get(("mlp", index))))
+        return Needs(model)
+
+    return make
+
+
+def test_of_two_that_stand_in_for_each_other_one_is_needed(giving):
+    needs_both = giving({("mlp", 0): 0, ("mlp", 2): 0, ("attention", 1): 1})
+    alone = MEASURES["leave_one_out"](needs_both.model, needs_both, told).mean
+    assert alone["mlp"].tolist() == [0, 0, 0] and alone["attention"].tolist() == [0, 1, 0]
+    found = MEASURES["in_turn"](needs_both.model, needs_both, told).mean
+    size = 3 * 32 * 48 / (32 * 32 * 2 + 32 * 16 * 2)
+    assert sorted(found["mlp"][[0, 2]]) == [0, pytest.approx(1)]
+    assert found["mlp"][1] == 0 and found["attention"][[0, 2]].tolist() == [0, 0]
+    assert found["attention"][1] == pytest.approx(1) and size > 1
+    assert found["block"].tolist() == (found["attention"] + found["mlp"]).tolist()
+
+
+def test_in_turn_is_greedy_removal(tiny, pairs, monkeypatch):
+    """Looking at all that is left in every turn, it gives the order of a search written out."""
+    monkeypatch.setattr(measures, "LOOKS", 100)
+    model = tiny(layers=3)
+    given = pairs(model)
+    found = MEASURES["in_turn"](model, given, told).mean
+    parts = {(kind, index): part for index, layer in enumerate(measures.sub_layers(model)) for kind, part in layer.items()}
+
+    def loss(gone):
+        with measures.silenced([parts[one] for one in gone]):
+            return np.mean([given.evaluate(step)["info_nce"] for step in range(2)])
+
+    size = {"attention": sum(one.numel() for one in model.layers[0].self_attn.parameters()), "mlp": 3 * 32 * 48}
+    order = []
+    while len(order) < len(parts):
+        left = [one for one in sorted(parts) if one not in order]
+        order.append(min(left, key=lambda one: (loss([*order, one]) - loss(order)) / size[one[0]]))
+    worth = [found[kind][index] / size[kind] for kind, index in order]
+    assert worth == sorted(worth)
+    assert worth[0] == pytest.approx(loss(order[:1]) / size[order[0][0]] - loss([]) / size[order[0][0]])
+
+
+def test_in_turn_looks_at_few(giving):
+    model = giving({("mlp", 0): 0})
+    MEASURES["in_turn"](model.model, model, told)
+    assert model.looks <= 1 + 6 + needs.LOOKS * 5

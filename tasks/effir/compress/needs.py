@@ -8,12 +8,15 @@ nothing: no data; weights, positions or dice
 from typing import Literal
 
 Need = Literal["text", "pairs", "nothing"]
+LOOKS = 4
+"""How many sub-layers the measure in_turn looks at before one of them goes."""
 
 IMPORTANCE: dict[str, Need] = {
     "cosine": "text",
     "l2": "text",
     "taylor": "pairs",
     "leave_one_out": "pairs",
+    "in_turn": "pairs",
     "depth": "nothing",
     "random": "nothing",
 }

@@ -13,6 +13,7 @@ AXES = {
     "l2": "‖F(x)‖ / ‖x‖",
     "taylor": "|Σ ∂loss/∂F(x) · F(x)|",
     "leave_one_out": "rise of InfoNCE without it",
+    "in_turn": "rise of InfoNCE when its turn comes",
     "depth": "1 − layer / layers",
     "random": "dice",
 }

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from effir.compress.needs import IMPORTANCE, NEURONS
+from effir.compress.needs import IMPORTANCE, LOOKS, NEURONS
 from effir.compress.shapes import Backbone, count
 from effir.forecast import flops
 from effir.forecast.volume import Volume
@@ -88,7 +88,8 @@ def importance(volume: Volume) -> Work:
     if need == "nothing":
         return work
     work = with_training(volume, work, volume.whole, spec.probe_steps, spec.slim_batch, rank=0)
-    return replace(work, devices=1, train=work.train * (2 * layers if spec.importance_measure == "leave_one_out" else 1))
+    again = {"leave_one_out": 2, "in_turn": 2 + 2 * LOOKS}.get(spec.importance_measure)
+    return replace(work, devices=1, train=work.train * (again * layers if again else 1))
 
 
 def slim(volume: Volume, devices: int) -> Work:
