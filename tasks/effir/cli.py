@@ -319,6 +319,9 @@ def phase(
     rendezvous: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where they meet: a free port of one of them.")] = "",
 ) -> None:
     """Run one phase by hand, or find that it was done before: what a container runs."""
+    from effir.services import credentials
+
+    credentials.load()
     if processes * nodes > 1:
         from effir.phases.launcher import launch
 
@@ -351,6 +354,18 @@ def verify(model: Annotated[str, typer.Argument(help="A folder, or models:/NAME@
         from effir.export.verify import verify as recompute
 
         print(json.dumps(recompute(folder), indent=1))
+
+
+@app.command()
+def policies(
+    role: Annotated[str, typer.Argument(help="One role's; without it all of them, by role.")] = "",
+    store: Annotated[str, typer.Option(help="s3:// address below which artifacts lie.")] = "s3://effir",
+    reports: Annotated[str, typer.Option(help="s3:// address of MLflow's artifacts.")] = "s3://mlflow",
+) -> None:
+    """Print what each role may do in S3, as policies of AWS' IAM (docs/access.md)."""
+    from effir.services import local, roles
+
+    print(json.dumps(roles.policies_of(role, roles.table(local.dags_folder()), store, reports), indent=1))
 
 
 # What there is to choose from

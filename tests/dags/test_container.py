@@ -218,9 +218,8 @@ def test_gpus_are_asked_for(in_airflow: Callable[..., Any], tmp_path: Path) -> N
     script = """
     import container, settings
     told = settings.Settings()
-    mounted = settings.replace(told, mounts=("/srv/scratch:/tmp:rw",))
-    devices = container.host(told, settings.Resources(gpus=2))["device_requests"]
-    print(json.dumps([devices, container.host(mounted, settings.Resources())["tmpfs"]]))
+    devices = container.host((), None, settings.Resources(gpus=2))["device_requests"]
+    print(json.dumps([devices, container.host(("/srv/scratch:/tmp:rw",), None, settings.Resources())["tmpfs"]]))
     """
     wanted = {"Driver": "", "Count": 2, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
     assert in_airflow(script) == [[wanted], {}]
