@@ -208,7 +208,7 @@ def parse(told: Any, where: str, runner: str) -> Settings:
     check(told.get("phases", {}), dict.fromkeys(PHASES, KEYS["resources"]), f"{where}, phases", "phase")
     for phase, own in told.get("phases", {}).items():
         check(own, RESOURCES | PLACE, f"{where}, phases.{phase}")
-    check(told.get("roles", {}), dict.fromkeys(ROLES, KEYS["roles"]), f"{where}, roles", "role")
+    check(told.get("roles", {}), dict.fromkeys(ROLES, KEYS["resources"]), f"{where}, roles", "role")
     for role, own in told.get("roles", {}).items():
         check(own, ACCESS, f"{where}, roles.{role}")
     lists = {name: tuple(value) for name, value in told.items() if KEYS[name] is NAMES or name == "mounts"}

@@ -1,6 +1,7 @@
 """Who may do what in MLflow, asked of the real server over its REST API."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -156,14 +157,7 @@ def test_a_file_of_users_that_is_wrong_is_refused_in_a_sentence(tmp_path: Path, 
 
 def test_the_server_says_what_it_misses(tmp_path: Path) -> None:
     (tmp_path / "users.json").write_text(json.dumps(dict.fromkeys(GRANTS, "long-enough-password")))
-    done = subprocess.run(
-        [sys.executable, "-m", "effir.services.mlflow_access", str(tmp_path / "users.json")], env={"PATH": "/usr/bin"} | _path(), capture_output=True,
-        text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "effir.services.mlflow_access", str(tmp_path / "users.json")]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "effir: MLFLOW_AUTH_CONFIG_PATH is not set\n")
-
-
-def _path() -> dict[str, str]:
-    import os
-
-    return {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}

@@ -26,7 +26,7 @@ class Refused(EffirError):
 
 
 class Denied(BadInput):
-    """MLflow knows this user, who may not do that. To read a version of a model that there is not is denied too, to all but its operator."""
+    """MLflow knows this user, who may not do that. A version of a model that does not exist may be read by its operator alone."""
 
 
 class Api:
@@ -83,8 +83,8 @@ class Api:
             raise BadInput(f"MLflow at {self.address} refused the credentials: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
         if answer.status_code == 403:
             user = os.environ.get("MLFLOW_TRACKING_USERNAME", "this client")
-            said = answer.text.strip().splitlines()[:1] or ["no reason"]
-            raise Denied(f"MLflow at {self.address} does not let {user} do {path}: {said[0][:200]} (who may what: docs/access.md)")
+            said = answer.text.strip().partition("\n")[0][:200]
+            raise Denied(f"MLflow at {self.address} does not let {user} do {path}: {said} (who may what: docs/access.md)")
         try:
             body = answer.json()
         except ValueError:

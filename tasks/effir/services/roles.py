@@ -38,14 +38,12 @@ def policies_of(role: str, roles: dict[str, dict[str, Any]], store: str, reports
 
 
 def policy(role: dict[str, Any], store: str, reports: str) -> dict[str, Any]:
-    """What a role may do, as a document that AWS and SeaweedFS read. Names may be listed where anything may be read: absence is no refusal."""
-    told = {
-        kind: [one for pattern in role[kind] for one in _resources(pattern, role["phases"], store, reports)] for kind in ("read", "write")
-    }
-    buckets = sorted({one.partition("/")[0] for kind in told.values() for one in kind})
-    removed = [one for pattern in told["write"] for one in _removed(pattern)]
-    statements = [("List", ["s3:ListBucket", "s3:GetBucketLocation"], buckets), ("Read", ["s3:GetObject"], told["read"])]
-    statements += [("Write", list(WRITE), told["write"]), ("Remove", ["s3:DeleteObject"], removed)]
+    """What a role may do, as a document that AWS and SeaweedFS read. It may list names, or S3 would refuse what is merely absent."""
+    read, written = ([one for each in role[kind] for one in _resources(each, role["phases"], store, reports)] for kind in ("read", "write"))
+    buckets = sorted({one.partition("/")[0] for one in read + written})
+    removed = [one for each in written for one in _removed(each)]
+    statements = [("List", ["s3:ListBucket", "s3:GetBucketLocation"], buckets), ("Read", ["s3:GetObject"], read)]
+    statements += [("Write", list(WRITE), written), ("Remove", ["s3:DeleteObject"], removed)]
     return {
         "Version": VERSION,
         "Statement": [
