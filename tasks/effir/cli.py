@@ -361,11 +361,14 @@ def policies(
     role: Annotated[str, typer.Argument(help="One role's; without it all of them, by role.")] = "",
     store: Annotated[str, typer.Option(help="s3:// address below which artifacts lie.")] = "s3://effir",
     reports: Annotated[str, typer.Option(help="s3:// address of MLflow's artifacts.")] = "s3://mlflow",
+    identities: Annotated[bool, typer.Option("--identities", help="SeaweedFS' configuration instead, @ROLE@ for secret keys.")] = False,
 ) -> None:
     """Print what each role may do in S3, as policies of AWS' IAM (docs/access.md)."""
     from effir.services import local, roles
 
-    print(json.dumps(roles.policies_of(role, roles.table(local.dags_folder()), store, reports), indent=1))
+    table = roles.table(local.dags_folder())
+    found = roles.template(table, store, reports) if identities else roles.policies_of(role, table, store, reports)
+    print(json.dumps(found, indent=1))
 
 
 # What there is to choose from

@@ -182,6 +182,13 @@ def test_the_command_prints_policies() -> None:
     assert (wrong.returncode, wrong.stderr) == (2, f"effir: there is no role 'jugde': choose one of {', '.join(TABLE)}\n")
 
 
+def test_the_stack_in_containers_is_told_the_same() -> None:
+    found = json.loads((DAGS.parent / "docker" / "s3.json").read_text())
+    assert found == roles.template(TABLE, access.STORE, access.REPORTS), "run make schema"
+    runner = json.loads((DAGS.parent / "docker" / "runner.json").read_text())
+    assert set(runner["roles"]) == {name for name, role in TABLE.items() if role["phases"]}
+
+
 def test_every_address_is_an_arn_of_s3() -> None:
     for policy in roles.policies(TABLE, "s3://effir", "s3://mlflow").values():
         for statement in policy["Statement"]:

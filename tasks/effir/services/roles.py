@@ -70,6 +70,12 @@ def _removed(resource: str) -> list[str]:
     return [f"{resource}/manifest.json"] if "artifacts" in parts else []
 
 
+def template(roles: dict[str, dict[str, Any]], store: str, reports: str) -> dict[str, Any]:
+    """SeaweedFS' S3 configuration with @ROLE@ in place of each secret key; the operator's access key is `effir`, the others' effir-ROLE."""
+    keys = {OPERATOR: ("effir", f"@{OPERATOR}@")} | {role: (f"effir-{role}", f"@{role}@") for role in roles}
+    return identities(roles, keys, store, reports)
+
+
 def identities(roles: dict[str, dict[str, Any]], keys: dict[str, tuple[str, str]], store: str, reports: str) -> dict[str, Any]:
     """SeaweedFS' S3 configuration. keys: role, `operator` among them → access key and secret key; the operator may do everything."""
     documents = policies(roles, store, reports)
