@@ -52,7 +52,7 @@ def up() -> None:
     for program, about in local.status().items():
         if about["url"]:
             _say(f"  {program:<12}{about['url']}")
-    _say(f"the stack is up after {max(ready.values()):.0f} s; `effir env` says how to reach it, `effir down` ends it")
+    _say(f"the stack is up after {max(ready.values()):.0f} s; `effir env` says how to reach it and with which logins, `effir down` ends it")
 
 
 @app.command()

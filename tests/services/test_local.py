@@ -84,9 +84,13 @@ def test_a_port_of_another_stack_is_refused(stack: Any, home: Path, monkeypatch:
 
 def test_secrets_are_private_and_in_no_log(stack: Any) -> None:
     folder = stack.home / "stack"
-    secrets = json.loads((folder / "secrets.json").read_text()).values()
+    files = sorted((folder / "credentials").iterdir())
+    assert {path.stem for path in files} >= {"compute", "judge", "decide", "promote", "launch", "reader"}
+    told = [line.partition("=")[2].strip() for path in files for line in path.read_text().splitlines() if "SECRET" in line.upper()]
+    told += json.loads((folder / "mlflow-users.json").read_text()).values()
+    secrets = [*json.loads((folder / "secrets.json").read_text()).values(), *told]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    for name in ("secrets.json", "airflow-passwords.json"):
+    for name in ("secrets.json", "airflow-passwords.json", "s3.json", "mlflow-users.json", "mlflow-auth.ini", *files):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     public = [*folder.glob("logs/*"), *folder.glob("airflow/logs/**/*.log"), folder / "supervisord.conf"]
     assert len(public) > 7
