@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from effir.errors import BadInput
-from effir.services import layout, local, programs
+from effir.services import access, layout, local, programs
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
@@ -97,6 +97,22 @@ def test_secrets_are_private_and_in_no_log(stack: Any) -> None:
     for path in public:
         text = path.read_text(errors="replace")
         assert not [secret for secret in secrets if secret in text], path
+
+
+def test_no_program_of_the_stack_carries_the_credentials_of_a_phase(stack: Any) -> None:
+    """Airflow's own key to S3 is all that is in their environment; each phase finds its role's in a file."""
+    place = layout.layout_of()
+    folder = stack.home / "stack"
+    environments = [(Path("/proc") / str(pid) / "environ").read_bytes().decode(errors="replace") for pid in marked(folder)]
+    assert len(environments) > 6
+    told = {path.stem: path.read_text() for path in (folder / "credentials").glob("*.env")}
+    hidden = [
+        line.partition("=")[2] for role, text in told.items() for line in text.splitlines() if role != "launch" and "KEY_ID" not in line
+    ]
+    hidden = [one for one in hidden if len(one) > 30] + [place.secrets["s3_secret"], access.mlflow_password(place, "operator")]
+    assert len(hidden) > 8
+    assert not [one for one in hidden if any(one in environment for environment in environments)]
+    assert any(access.s3_key(place, "launch")[1] in environment for environment in environments)
 
 
 def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,9 @@ MAY = {
     "judge": [("get", MODEL), ("put", "artifacts/evaluate/1f/scores.parquet"), ("put", "runs/r/progress/evaluate.json")],
     "decide": [("put", "artifacts/gate/1f/verdict.json"), ("put", "mlflow:1/run/artifacts/report.html"), ("get", MODEL)],
     "promote": [("put", "promotions/demo/1.json"), ("put", "artifacts/promote/1f/a"), ("get", "artifacts/gate/1f/verdict.json")],
-    "launch": [("put", "runs/r/calls/depth.json"), ("get", "runs/r/results/depth.json"), ("put", "logs/x.log")],
+    "launch": [
+        ("put", "runs/r/calls/depth.json"), ("get", "runs/r/results/depth.json"), ("put", "logs/x.log"), ("get", "artifacts/gate/1f/verdict.json"),
+    ],
     "tracking": [("get", MODEL), ("get", "mlflow:1/run/artifacts/report.html")],
     "reader": [("get", MODEL), ("get", "promotions/demo/1.json"), ("get", "mlflow:1/run/artifacts/report.html")],
 }  # fmt: skip
