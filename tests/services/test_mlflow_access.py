@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import requests
+from mlflow.artifacts import download_artifacts
 
 from effir.errors import BadInput
+from effir.manifest import MANIFEST, Manifest
 from effir.services import access, registry
 from effir.services.layout import Layout
 from effir.services.mlflow_access import GRANTS, users_of
 from effir.services.mlflow_api import Api
+from effir.services.store import Store
 from effir.spec import RunSpec
 
 API = "api/2.0/mlflow"
@@ -119,6 +122,33 @@ def test_a_run_is_recorded_by_log_and_gone_on_with_by_promote(
         Api().post("runs/update", run_id=run["mlflow_run_id"], status="FAILED")
     with pytest.raises(BadInput, match="does not let reader do registered-models/create: Permission denied: reader may not make"):
         Api().post("registered-models/create", name="access-by-reader")
+
+
+def test_a_reader_loads_a_model_that_promote_registered(
+    mlflow: str, place: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By effir and by the mlflow package, each with the keys of one role alone."""
+
+    def become(role: str) -> Store:
+        user = "reader" if role == "reader" else "promote"
+        for name, value in (access.s3_variables(place, role) | access.mlflow_variables(place, user)).items():
+            monkeypatch.setenv(name, value)
+        return Store("s3://effir")
+
+    (tmp_path / "made" / "model").mkdir(parents=True)
+    (tmp_path / "made" / "model" / "config.json").write_text("{}")
+    digest, empty = f"{time.time_ns():x}", {"key": {}, "files": {}, "numbers": {}, "seconds": 0, "forward_passes": 0, "created": "now"}
+    store = become("compute")
+    store.publish(Manifest.model_validate(empty | {"phase": "finetune", "digest": digest}), tmp_path / "made")
+    source = store.artifact("finetune", digest)
+    become("promote")
+    name = f"access-{digest}"
+    version = registry.register(name, source, run_id=None, digest=digest, manifest=f"{source}/{MANIFEST}", description="why", tags={})
+    become("reader")
+    assert (registry.download_model(f"models:/{name}/{version}", tmp_path / "read") / "config.json").read_text() == "{}"
+    assert (Path(download_artifacts(f"models:/{name}/{version}", dst_path=str(tmp_path / "mlflow"))) / "model" / "config.json").exists()
+    with pytest.raises(BadInput, match="does not let reader do"):
+        registry.challenger(name, version)
 
 
 def test_nobody_without_a_login_and_no_user_makes_another(asking: Callable[..., requests.Response], mlflow: str) -> None:

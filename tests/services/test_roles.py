@@ -34,7 +34,7 @@ MAY = {
     "decide": [("put", "artifacts/gate/1f/verdict.json"), ("put", "mlflow:1/run/artifacts/report.html"), ("get", MODEL)],
     "promote": [("put", "promotions/demo/1.json"), ("put", "artifacts/promote/1f/a"), ("get", "artifacts/gate/1f/verdict.json")],
     "launch": [
-        ("put", "runs/r/calls/depth.json"), ("get", "runs/r/results/depth.json"), ("put", "logs/x.log"), ("get", "artifacts/gate/1f/verdict.json"),
+        ("put", "runs/r/calls/depth.json"), ("put", "logs/x.log"), ("get", "runs/r/results/a.json"), ("get", "artifacts/gate/1f/a.md"),
     ],
     "tracking": [("get", MODEL), ("get", "mlflow:1/run/artifacts/report.html")],
     "reader": [("get", MODEL), ("get", "promotions/demo/1.json"), ("get", "mlflow:1/run/artifacts/report.html")],
