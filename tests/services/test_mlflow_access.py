@@ -191,3 +191,30 @@ def test_the_server_says_what_it_misses(tmp_path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "effir: MLFLOW_AUTH_CONFIG_PATH is not set\n")
+
+
+ROTATE = """
+import json, os, sys
+from pathlib import Path
+from effir.services import mlflow_access
+folder, database = Path(sys.argv[1]), f"sqlite:///{sys.argv[1]}/100%25.db"
+mlflow_access.write_settings(folder / "auth.ini", database)
+first = {user: f"{user}-first-password" for user in mlflow_access.GRANTS}
+mlflow_access.make_users(first, database)
+mlflow_access.make_users(first | {"promote": "promote-second-password"}, database)
+from mlflow.server.auth import auth_config, store
+let_in = [store.authenticate_user(user, f"{user}-{which}-password") for which in ("first", "second") for user in ("log", "promote")]
+users = [one.username for one in store.list_users()]
+print(json.dumps([let_in, auth_config.database_uri == database, auth_config.authorization_function, users]))
+"""
+
+
+def test_a_password_that_changed_in_the_file_changes_at_the_next_start(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    env |= {"MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "auth.ini")}
+    done = subprocess.run([sys.executable, "-c", ROTATE, str(tmp_path)], env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    let_in, same_database, function, users = json.loads(done.stdout.splitlines()[-1])
+    assert let_in == [True, False, False, True]
+    assert (same_database, function) == (True, "effir.services.mlflow_access:authenticate")
+    assert users == list(GRANTS), "nobody else can log in"
