@@ -55,8 +55,9 @@ chart: $(READY)  ## lint, render, validate and test the Helm chart (fetches helm
 	$(BIN)/python helm/get >/dev/null
 	$(BIN)/pytest -m "not stack" tests/chart
 
-schema: $(READY)  ## write dags/spec.schema.json, from which the trigger form is made
+schema: $(READY)  ## write dags/spec.schema.json, from which the trigger form is made, and docker/s3.json, who may do what in S3
 	@$(BIN)/effir spec --schema > dags/spec.schema.json
+	$(BIN)/effir policies --identities > docker/s3.json
 
 lock:  ## compile the pins in requirements/all.txt anew
 	@requirements/setup lock

@@ -84,19 +84,20 @@ class DockerPhase(Phase):
             labels=labels,
             environment=self.environment(told),
             stop_timeout=told.grace_seconds,
-            host_config=self.client.create_host_config(**host(told, wanted.resources)),
+            host_config=self.client.create_host_config(**host(told.access_of(self.phase).mounts, told.network, wanted.resources)),
         )["Id"]
 
     def environment(self, told: Settings) -> dict[str, str]:
         """What is handed on of Airflow's variables; the secret ones are masked in every log."""
         from airflow.sdk.log import mask_secret
 
-        for name in told.secrets:
+        secrets = told.access_of(self.phase).secrets
+        for name in secrets:
             if name not in os.environ:
                 print(f"warning: the secret {name} is not among Airflow's variables; the phase goes without it", flush=True)
             elif os.environ[name]:
                 mask_secret(os.environ[name])
-        return {name: os.environ[name] for name in (*told.environment, *told.secrets) if name in os.environ}
+        return settings.handed_on((*told.environment, *secrets), self.phase)
 
     def clear(self, labels: dict[str, str], grace: int) -> None:
         """End and remove the containers of earlier tries."""
@@ -120,12 +121,12 @@ def engine() -> str:
     return os.environ.get("DOCKER_HOST") or SOCKET
 
 
-def host(told: Settings, resources: settings.Resources) -> dict[str, Any]:
+def host(mounts: tuple[str, ...], network: str | None, resources: settings.Resources) -> dict[str, Any]:
     """How a container is confined: what it may use, and that it may write nothing but /tmp."""
     from docker.types import DeviceRequest
 
     memory = size(resources.memory)
-    scratch = {} if any(mount.split(":")[1] == "/tmp" for mount in told.mounts) else {"/tmp": f"exec,mode=1777,size={size(resources.disk)}"}
+    scratch = {} if any(mount.split(":")[1] == "/tmp" for mount in mounts) else {"/tmp": f"exec,mode=1777,size={size(resources.disk)}"}
     return {
         "read_only": True,
         "tmpfs": scratch,
@@ -136,8 +137,8 @@ def host(told: Settings, resources: settings.Resources) -> dict[str, Any]:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "device_requests": [DeviceRequest(count=resources.gpus, capabilities=[["gpu"]])] if resources.gpus else None,
-        "network_mode": told.network,
-        "binds": list(told.mounts),
+        "network_mode": network,
+        "binds": list(mounts),
     }
 
 

@@ -1,7 +1,6 @@
 """What is asked of Kubernetes for a phase, and what the end of a pod means. Loads Airflow's provider: not for parsing."""
 
 import json
-import os
 import re
 from typing import Any
 
@@ -96,7 +95,7 @@ def pod_of(task: Any, command: list[str]) -> Pod:
 
 def request(task: Any, command: list[str], told: Settings) -> dict[str, Any]:
     """What the operator is told."""
-    wanted = told.of(task.phase)
+    wanted, access = told.of(task.phase), told.access_of(task.phase)
     return {
         "task_id": task.task_id,
         "execution_timeout": task.execution_timeout,
@@ -105,8 +104,8 @@ def request(task: Any, command: list[str], told: Settings) -> dict[str, Any]:
         "labels": LABELS | {"effir/phase": task.phase},
         "image": wanted.image,
         "arguments": command,
-        "env_vars": {name: os.environ[name] for name in told.environment if name in os.environ},
-        "env_from": [k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=name)) for name in told.secrets],
+        "env_vars": settings.handed_on(told.environment, task.phase),
+        "env_from": [k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=name)) for name in access.secrets],
         "container_resources": limits(wanted.resources),
         "volumes": [
             k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit=wanted.resources.disk)),
@@ -115,7 +114,7 @@ def request(task: Any, command: list[str], told: Settings) -> dict[str, Any]:
         "volume_mounts": [k8s.V1VolumeMount(name="tmp", mount_path="/tmp"), k8s.V1VolumeMount(name="shm", mount_path="/dev/shm")],
         "node_selector": wanted.node_selector,
         "tolerations": wanted.tolerations,
-        "service_account_name": told.service_account,
+        "service_account_name": access.service_account,
         "automount_service_account_token": False,
         "image_pull_secrets": [k8s.V1LocalObjectReference(name=name) for name in told.image_pull_secrets],
         "pod_template_file": told.pod_template,

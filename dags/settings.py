@@ -3,12 +3,14 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 PHASES = tuple(json.loads((Path(__file__).parent / "phases.json").read_text()))
+ROLES = {name: one["phases"] for name, one in json.loads((Path(__file__).parent / "roles.json").read_text()).items() if one["phases"]}
+CREDENTIALS = "EFFIR_CREDENTIALS"
 RUNNERS = ("process", "docker", "kubernetes")
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 QUANTITY = re.compile(rf"(\d+(?:\.\d+)?)({'|'.join(UNITS)})")
@@ -41,8 +43,17 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Access:
+    """What lets one phase into S3 and MLflow."""
+
+    secrets: tuple[str, ...]
+    mounts: tuple[str, ...]
+    service_account: str | None
+
+
+@dataclass(frozen=True)
 class Settings:
-    """A settings file: what holds for every phase, and `phases`, what some get instead."""
+    """A settings file: what holds for every phase, `phases`, what some get instead, and `roles`, what some are let in with."""
 
     image: str = ""
     environment: tuple[str, ...] = ()
@@ -59,6 +70,7 @@ class Settings:
     grace_seconds: int = 120
     resources: Resources = field(default_factory=Resources)
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    roles: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, phase: str) -> Wanted:
         """What a phase runs in. The node selector and tolerations of the top level are for phases with GPUs."""
@@ -68,6 +80,23 @@ class Settings:
         resources = replace(self.resources, **own)
         usual = (self.node_selector, self.tolerations) if resources.gpus else ({}, [])
         return Wanted(image, resources, usual[0] if selector is None else selector, usual[1] if tolerations is None else tolerations)
+
+    def access_of(self, phase: str) -> Access:
+        """What lets a phase in: the role's secrets and mounts come after those of every phase; another role's are out of its reach."""
+        own = self.roles.get(role_of(phase), {})
+        account = own.get("service_account", self.service_account)
+        return Access((*self.secrets, *own.get("secrets", ())), (*self.mounts, *own.get("mounts", ())), account)
+
+
+def role_of(phase: str) -> str:
+    """The role of a phase, as roles.json has it."""
+    return next(role for role, phases in ROLES.items() if phase in phases)
+
+
+def handed_on(names: Iterable[str], phase: str) -> dict[str, str]:
+    """Those of Airflow's variables that a phase is given as they are; in CREDENTIALS, {role} stands for the phase's role."""
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    return found | {CREDENTIALS: found[CREDENTIALS].replace("{role}", role_of(phase))} if CREDENTIALS in found else found
 
 
 class Kind(NamedTuple):
@@ -107,6 +136,11 @@ def is_words(value: Any) -> bool:
     return isinstance(value, dict) and all(is_text(name) and isinstance(one, str) for name, one in value.items())
 
 
+def is_objects(value: Any) -> bool:
+    """Objects by name."""
+    return isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
+
+
 def is_toleration(value: Any) -> bool:
     """A toleration as a pod's manifest has it."""
     return isinstance(value, dict) and set(value) <= TOLERATION
@@ -125,6 +159,8 @@ RESOURCES = {
     "processes": AT_LEAST_ONE,
     "nodes": AT_LEAST_ONE,
 }
+MOUNTS = Kind('a list of "SOURCE:TARGET:ro" or "SOURCE:TARGET:rw", the target an absolute path', is_list(is_like(MOUNT)))
+ACCESS = {"secrets": NAMES, "mounts": MOUNTS, "service_account": TEXT}
 PLACE = {
     "image": Kind("the name of an image with its tag", is_text),
     "node_selector": Kind('labels of nodes, {"label": "value"}', is_words),
@@ -134,7 +170,7 @@ KEYS = PLACE | {
     "environment": NAMES,
     "secrets": NAMES,
     "network": TEXT,
-    "mounts": Kind('a list of "SOURCE:TARGET:ro" or "SOURCE:TARGET:rw", the target an absolute path', is_list(is_like(MOUNT))),
+    "mounts": MOUNTS,
     "namespace": TEXT,
     "service_account": TEXT,
     "pod_template": TEXT,
@@ -142,9 +178,8 @@ KEYS = PLACE | {
     "image_pull_secrets": NAMES,
     "grace_seconds": AT_LEAST_ONE,
     "resources": Kind("an object", lambda value: isinstance(value, dict)),
-    "phases": Kind(
-        'an object, {"phase": {…}}', lambda value: isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
-    ),
+    "phases": Kind('an object, {"phase": {…}}', is_objects),
+    "roles": Kind('an object, {"role": {…}}', is_objects),
 }
 
 
@@ -173,6 +208,9 @@ def parse(told: Any, where: str, runner: str) -> Settings:
     check(told.get("phases", {}), dict.fromkeys(PHASES, KEYS["resources"]), f"{where}, phases", "phase")
     for phase, own in told.get("phases", {}).items():
         check(own, RESOURCES | PLACE, f"{where}, phases.{phase}")
+    check(told.get("roles", {}), dict.fromkeys(ROLES, KEYS["resources"]), f"{where}, roles", "role")
+    for role, own in told.get("roles", {}).items():
+        check(own, ACCESS, f"{where}, roles.{role}")
     lists = {name: tuple(value) for name, value in told.items() if KEYS[name] is NAMES or name == "mounts"}
     settings = Settings(**(told | lists | {"resources": Resources(**told.get("resources", {}))}))
     for phase in PHASES:

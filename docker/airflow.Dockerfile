@@ -27,7 +27,9 @@ RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends git \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin effir \
- && install -d -o effir -g effir /opt/airflow /opt/airflow/logs
+ && install -d -o effir -g effir /opt/airflow /opt/airflow/logs \
+ && install -d -o effir -g effir -m 700 /opt/effir/credentials/compute /opt/effir/credentials/decide /opt/effir/credentials/judge \
+      /opt/effir/credentials/promote
 COPY --from=tools /usr/bin/tini-static /usr/local/bin/tini
 COPY --from=libraries /opt/venv /opt/venv
 COPY dags /opt/effir/dags

@@ -1,4 +1,5 @@
-# The MLflow server: `docker run effir-mlflow mlflow server --host 0.0.0.0 …`. Its store is Postgres (or a file), artifacts lie on S3.
+# The MLflow server: `docker run effir-mlflow python -m mlflow_access USERS --host 0.0.0.0 …`, or without logins `mlflow server …`.
+# Its store is Postgres (or a file), artifacts lie on S3.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS tools
@@ -24,8 +25,9 @@ FROM ${BASE}
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin effir
 COPY --from=tools /usr/bin/tini-static /usr/local/bin/tini
 COPY --from=libraries /opt/venv /opt/venv
+COPY tasks/effir/services/mlflow_access.py /opt/effir/
 # One process that serves and none that works for it; the root file system may be read-only but for /tmp.
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp USER=effir LOGNAME=effir XDG_CACHE_HOME=/tmp/cache \
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/effir PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp USER=effir LOGNAME=effir XDG_CACHE_HOME=/tmp/cache \
     MPLCONFIGDIR=/tmp/matplotlib MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true
 WORKDIR /tmp
 USER 10001:10001

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import requests
 
-from effir.services import layout, local, programs
+from effir.services import access, layout, local, programs
 from effir.services.airflow import Airflow
 from effir.services.store import Store
 
@@ -52,14 +52,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A real S3 server on loopback; the environment that reaches it."""
-    folder = tmp_path_factory.mktemp("s3")
-    place = layout.Layout(folder, folder, free_block(), {"s3_key": "test", "s3_secret": "test-secret", "airflow_password": ""})
+def place(tmp_path_factory: pytest.TempPathFactory) -> layout.Layout:
+    """Folder, ports and keys of the servers that a session has beside the stack."""
+    folder = tmp_path_factory.mktemp("servers")
+    made = layout.Layout(folder, folder, free_block(), {"s3_key": "test", "s3_secret": "test-secret", "airflow_password": ""})
+    access.write(made, local.dags_folder())
+    return made
+
+
+@pytest.fixture(scope="session")
+def s3_server(place: layout.Layout) -> Iterator[dict[str, str]]:
+    """A real S3 server on loopback; the environment that reaches it as its operator."""
     settings = {
         name: value for name, value in programs.client_environment(place).items() if name.startswith(("AWS_", "EFFIR_STORE", "NO_"))
     }
-    with (folder / "weed.log").open("w") as log:
+    with (place.folder / "weed.log").open("w") as log:
         process = subprocess.Popen(programs.commands(place)["s3"], env=os.environ | settings, stdout=log, stderr=log)
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -88,13 +95,11 @@ def store(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(s3_server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A real MLflow server beside the S3 server; the environment that reaches it."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    place = layout.Layout(folder, folder, free_block(), {"s3_key": "", "s3_secret": "", "airflow_password": ""})
-    settings = {"MLFLOW_TRACKING_URI": place.url("mlflow"), "MLFLOW_S3_ENDPOINT_URL": s3_server["AWS_ENDPOINT_URL_S3"]}
-    environment = os.environ | s3_server | settings | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "mlflow.log").open("w") as log:
+def mlflow_server(place: layout.Layout, s3_server: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A real MLflow server beside the S3 server; the environment that reaches it as its operator."""
+    settings = {name: value for name, value in programs.client_environment(place).items() if name.startswith("MLFLOW_")}
+    environment = os.environ | programs.addresses(place) | programs.variables(place)["mlflow"]
+    with (place.folder / "mlflow.log").open("w") as log:
         process = subprocess.Popen(programs.commands(place)["mlflow"], env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         eventually(lambda: requests.get(f"{place.url('mlflow')}/health", timeout=2).ok, seconds=180)

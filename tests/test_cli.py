@@ -46,6 +46,7 @@ def test_help_names_every_command() -> None:
         "phase",
         "encode",
         "verify",
+        "policies",
         "profiles",
         "spec",
     ):

@@ -52,7 +52,7 @@ def up() -> None:
     for program, about in local.status().items():
         if about["url"]:
             _say(f"  {program:<12}{about['url']}")
-    _say(f"the stack is up after {max(ready.values()):.0f} s; `effir env` says how to reach it, `effir down` ends it")
+    _say(f"the stack is up after {max(ready.values()):.0f} s; `effir env` says how to reach it and with which logins, `effir down` ends it")
 
 
 @app.command()
@@ -319,6 +319,9 @@ def phase(
     rendezvous: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where they meet: a free port of one of them.")] = "",
 ) -> None:
     """Run one phase by hand, or find that it was done before: what a container runs."""
+    from effir.services import credentials
+
+    credentials.load()
     if processes * nodes > 1:
         from effir.phases.launcher import launch
 
@@ -351,6 +354,21 @@ def verify(model: Annotated[str, typer.Argument(help="A folder, or models:/NAME@
         from effir.export.verify import verify as recompute
 
         print(json.dumps(recompute(folder), indent=1))
+
+
+@app.command()
+def policies(
+    role: Annotated[str, typer.Argument(help="One role's; without it all of them, by role.")] = "",
+    store: Annotated[str, typer.Option(help="s3:// address below which artifacts lie.")] = "s3://effir",
+    reports: Annotated[str, typer.Option(help="s3:// address of MLflow's artifacts.")] = "s3://mlflow",
+    identities: Annotated[bool, typer.Option("--identities", help="SeaweedFS' configuration instead, @ROLE@ for secret keys.")] = False,
+) -> None:
+    """Print what each role may do in S3, as policies of AWS' IAM (docs/access.md)."""
+    from effir.services import local, roles
+
+    table = roles.table(local.dags_folder())
+    found = roles.template(table, store, reports) if identities else roles.policies_of(role, table, store, reports)
+    print(json.dumps(found, indent=1))
 
 
 # What there is to choose from

@@ -15,7 +15,10 @@ VALUE_FILES = ("values.yaml", *sorted(path.name for path in SOURCE.glob("values-
 NAMESPACE = "ml"
 EVERYTHING: dict[str, Any] = {
     "images": {"registry": "registry.example.com/team/", "pullSecrets": ["registry"]},
-    "runner": {"secrets": ["hub"], "phases": {"finetune": {"gpus": 8, "processes": 8, "nodes": 2, "memory": "256Gi"}}},
+    "runner": {
+        "secrets": ["hub"], "phases": {"finetune": {"gpus": 8, "processes": 8, "nodes": 2, "memory": "256Gi"}},
+        "roles": {"promote": {"secrets": ["effir-promote"], "service_account": "promoter"}},
+    },
     "environment": {"HTTPS_PROXY": "http://proxy.example.com:3128"},
     "task": {
         "labels": {"team": "search"}, "annotations": {"owner": "search"}, "priorityClassName": "phases",
@@ -27,7 +30,7 @@ EVERYTHING: dict[str, Any] = {
     ],
     "airflowUrl": "https://airflow.example.com",
     "s3": {"server": {"enabled": True, "storageClassName": "fast"}},
-    "mlflow": {"upgradeDatabase": True, "allowedHosts": ["mlflow.example.com"]},
+    "mlflow": {"upgradeDatabase": True, "usersSecret": "effir-mlflow-users", "allowedHosts": ["mlflow.example.com"]},
     "setup": {"connections": ["effir-connections"], "pools": [{"name": "compute", "slots": 16}]},
     "launchers": [{"name": "someone", "namespace": "elsewhere"}],
     "airflowNamespace": "airflow",

@@ -103,6 +103,35 @@ def test_s3_keys_reach_every_phase_by_the_name_of_their_secret(chart: Chart) -> 
     assert told(chart.render(values={"s3": {"existingSecret": ""}}))["secrets"] == []
 
 
+def test_a_role_is_let_in_with_its_own_secret_and_the_others_with_the_one_for_all(chart: Chart, settings: ModuleType) -> None:
+    own = {"promote": {"secrets": ["effir-promote"], "service_account": "promoter"}}
+    read = settings.parse(told(chart.render(values={"runner": {"secrets": ["hub"], "roles": own}})), "runner.json", "kubernetes")
+    for phase in settings.PHASES:
+        secrets = ("hub", "effir-promote" if phase == "promote" else "effir-s3")
+        account = "promoter" if phase == "promote" else "effir-task"
+        assert read.access_of(phase) == settings.Access(secrets, (), account), phase
+
+
+def test_airflow_and_mlflow_may_have_keys_of_their_own(chart: Chart) -> None:
+    def named(manifests: list[dict[str, Any]]) -> list[str]:
+        pods = [pick(manifests, *one)["spec"]["template"] for one in (("Job", "effir-setup"), ("StatefulSet", "effir-mlflow"))]
+        return [one["secretRef"]["name"] for pod in pods for container in containers(pod) for one in container.get("envFrom", [])]
+
+    assert set(named(chart.render())) == {"effir-s3"}
+    assert set(named(chart.render(values={"s3": {"launchSecret": "launch", "trackingSecret": "tracking"}}))) == {"launch", "tracking"}
+
+
+def test_mlflow_asks_for_logins_where_it_has_users(chart: Chart) -> None:
+    users = {"mlflow": {"usersSecret": "effir-mlflow-users"}, "runner": {"secrets": ["effir-mlflow-login"]}}
+    (server,) = containers(pick(chart.render(values=users), "StatefulSet", "effir-mlflow")["spec"]["template"])
+    assert server["command"][:4] == ["python", "-m", "mlflow_access", "/run/effir/users.json"]
+    (open_server,) = containers(pick(chart.render(), "StatefulSet", "effir-mlflow")["spec"]["template"])
+    assert open_server["command"][:2] == ["mlflow", "server"]
+    assert server["command"][4:] == open_server["command"][2:]
+    users["runner"] = {"roles": {"promote": {"secrets": ["effir-promote"]}}}
+    assert "phases of the role compute have none: name a Secret with MLFLOW_TRACKING_USERNAME" in chart.refusal(users)
+
+
 @pytest.fixture(scope="module")
 def built(chart: Chart, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What the runner asks of Kubernetes with the chart's template, on one node and on two."""

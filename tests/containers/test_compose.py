@@ -98,7 +98,10 @@ def test_the_runner_settings_hold_for_this_version(name: str, monkeypatch: pytes
     assert settings.image == f"effir-task:{version}{'-cuda' if gpus else ''}"
     ours = re.findall(r"effir-\w+:([\w.]+)", (DOCKER / "compose.yaml").read_text() + (DOCKER / "compose.gpu.yaml").read_text())
     assert set(ours) == {version}
-    assert settings.secrets == () and "effir-task-secrets:/run/secrets:ro" in settings.mounts
+    assert settings.secrets == ()
+    for phase in phases:
+        role = next(name for name, one in json.loads((ROOT / "dags" / "roles.json").read_text()).items() if phase in one["phases"])
+        assert settings.access_of(phase).mounts == (f"effir-credentials-{role}:/run/secrets:ro",), phase
 
 
 @dataclass
@@ -117,7 +120,7 @@ class Stack:
     def secrets(self) -> list[str]:
         """What nobody may see."""
         folder = Path(self.settings["STACK_SECRETS"])
-        return re.findall(r"[0-9a-f]{64}|[\w-]{43}=", "\n".join(path.read_text() for path in folder.iterdir()))
+        return sorted(set(re.findall(r"[0-9a-f]{64}|[\w-]{43}=", "\n".join(path.read_text() for path in folder.iterdir()))))
 
     def containers(self) -> list[dict[str, Any]]:
         """Its containers as the engine describes them."""
@@ -216,7 +219,8 @@ def users(engine: Any, container: str) -> set[str]:
 def test_secrets_are_made_once_and_for_their_owner_alone(stack: Stack) -> None:
     folder = Path(stack.settings["STACK_SECRETS"])
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert len(stack.secrets()) == len(set(stack.secrets())) == 9
+    kept = [path for path in folder.iterdir() if path.name.startswith(("s3_key_", "mlflow_"))]
+    assert len(kept) == 13 and len(stack.secrets()) == 20, "seven roles and MLflow's four users beside the nine of the services"
     assert (folder / "airflow_connections").read_text() == stack.settings["STACK_AIRFLOW_CONNECTIONS"]
     before = {path.name: path.read_text() for path in folder.iterdir()}
     again = stack("up")
@@ -303,7 +307,7 @@ def test_no_secret_is_to_be_seen(run: tuple[dict[str, Any], Watch], stack: Stack
     tasks = server.tasks("effir_compress", summary["dag_run_id"])
     path = "dags/effir_compress/dagRuns/{dag_run_id}/taskInstances/{task_id}/logs/1?map_index={map_index}"
     told = json.dumps([server._call("GET", path.format(**task)) for task in tasks if task["operator"] == "DockerPhase"])
-    assert "effir-task-secrets" in described and "done before" not in told and "documents" in told
+    assert "effir-credentials-promote" in described and "done before" not in told and "documents" in told
     for secret in hidden:
         assert secret not in described and secret not in logs and secret not in told
 
@@ -312,7 +316,7 @@ def test_no_secret_is_to_be_seen(run: tuple[dict[str, Any], Watch], stack: Stack
 def test_down_leaves_nothing(stack: Stack) -> None:
     before = made(stack.engine)
     assert len(before["container"]) == len(SERVICES) and before["network"] == {"effir", "effir_database"}
-    assert before["volume"] >= {"effir_logs", "effir_postgres", "effir_s3", "effir-task-secrets"}
+    assert before["volume"] >= {"effir_logs", "effir_postgres", "effir_s3", "effir-credentials-promote"}
     done = stack("down")
     assert done.returncode == 0, done.stderr
     for kind, names in before.items():

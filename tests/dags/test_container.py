@@ -218,9 +218,34 @@ def test_gpus_are_asked_for(in_airflow: Callable[..., Any], tmp_path: Path) -> N
     script = """
     import container, settings
     told = settings.Settings()
-    mounted = settings.replace(told, mounts=("/srv/scratch:/tmp:rw",))
-    devices = container.host(told, settings.Resources(gpus=2))["device_requests"]
-    print(json.dumps([devices, container.host(mounted, settings.Resources())["tmpfs"]]))
+    devices = container.host((), None, settings.Resources(gpus=2))["device_requests"]
+    print(json.dumps([devices, container.host(("/srv/scratch:/tmp:rw",), None, settings.Resources())["tmpfs"]]))
     """
     wanted = {"Driver": "", "Count": 2, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
     assert in_airflow(script) == [[wanted], {}]
+
+
+def test_a_container_gets_the_secrets_and_mounts_of_its_role_alone(in_airflow: Callable[..., Any]) -> None:
+    """What the engine is asked for; no container is made."""
+    script = """
+    import container, settings
+    own = {role: {"secrets": [f"KEY_{role.upper()}"], "mounts": [f"effir-{role}:/run/secrets:ro"]} for role in ("compute", "promote")}
+    told = settings.parse({"image": "x:1", "environment": ["EFFIR_CREDENTIALS"], "secrets": ["HF_TOKEN"], "roles": own}, "FILE", "docker")
+    asked = {}
+    for phase in ("finetune", "evaluate", "promote"):
+        task = container.DockerPhase(task_id=phase, phase=phase)
+        asked[phase] = [task.environment(told), container.host(told.access_of(phase).mounts, None, settings.Resources())["binds"]]
+    print(json.dumps(asked))
+    """
+    known = {"HF_TOKEN": "h", "KEY_COMPUTE": "c", "KEY_PROMOTE": "p", "EFFIR_CREDENTIALS": "/run/secrets/{role}.env"}
+    assert in_airflow(script, **known) == {
+        "finetune": [
+            {"HF_TOKEN": "h", "KEY_COMPUTE": "c", "EFFIR_CREDENTIALS": "/run/secrets/compute.env"},
+            ["effir-compute:/run/secrets:ro"],
+        ],
+        "evaluate": [{"HF_TOKEN": "h", "EFFIR_CREDENTIALS": "/run/secrets/judge.env"}, []],
+        "promote": [
+            {"HF_TOKEN": "h", "KEY_PROMOTE": "p", "EFFIR_CREDENTIALS": "/run/secrets/promote.env"},
+            ["effir-promote:/run/secrets:ro"],
+        ],
+    }

@@ -33,6 +33,7 @@ SETTINGS = {
         "slim": {"gpus": 2, "processes": 2, "memory": "32Gi", "shm": "4Gi", "disk": "50Gi", "cpus": 7.5, "image": "effir-task:0.1.0-cuda"},
         "finetune": {"gpus": 1, "nodes": 3},
     },
+    "roles": {"promote": {"secrets": ["effir-promote"], "service_account": "effir-promote"}},
 }  # fmt: skip
 BUILD = """
 import job, pod, pods, settings
@@ -123,6 +124,15 @@ def test_a_phase_without(asked: dict[str, dict[str, Any]]) -> None:
     assert container["env"] == [{"name": "EFFIR_STORE", "value": "s3://store"}]
     assert container["envFrom"] == [{"secretRef": {"name": "effir-s3"}}]
     assert (spec["serviceAccountName"], spec["imagePullSecrets"]) == ("effir-task", [{"name": "registry"}])
+
+
+def test_another_roles_secret_is_named_in_no_pod(asked: dict[str, dict[str, Any]]) -> None:
+    for phase, made in asked.items():
+        spec = spec_of(made)
+        named = [one["secretRef"]["name"] for one in spec["containers"][0]["envFrom"]]
+        assert (named, spec["serviceAccountName"]) == (
+            (["effir-s3", "effir-promote"], "effir-promote") if phase == "promote" else (["effir-s3"], "effir-task")
+        ), phase
 
 
 def test_labels_tell_the_execution(asked: dict[str, dict[str, Any]]) -> None:

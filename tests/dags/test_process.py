@@ -92,3 +92,27 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+
+
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "hush-launch", "MLFLOW_TRACKING_PASSWORD": "hush-log", "EFFIR_AIRFLOW_PASSWORD": "hush-admin"}
+
+
+def test_a_phase_gets_the_credentials_of_its_role_alone(in_airflow: Callable[..., Any], tmp_path: Path) -> None:
+    """As the kernel tells what the process was started with, and as `effir` reads it."""
+    for role in ("compute", "promote"):
+        (tmp_path / f"{role}.env").write_text(f"AWS_SECRET_ACCESS_KEY=hush-{role}\n")
+    body = """
+    from effir.services import credentials
+    started = open("/proc/self/environ").read()
+    credentials.load()
+    seen = [one for one in ("launch", "log", "admin", "compute", "promote") if "hush-" + one in started]
+    print("effir:", seen, os.environ["AWS_SECRET_ACCESS_KEY"])
+    """
+    files = {"EFFIR_CREDENTIALS": str(tmp_path / "{role}.env"), "EFFIR_COMMAND": command(tmp_path, body)}
+    for phase, role in (("depth", "compute"), ("promote", "promote")):
+        assert in_airflow(RUN.replace('phase="depth"', f'phase="{phase}"'), **files, **SECRETS) == [0, f"[] hush-{role}"]
+
+
+def test_where_there_is_one_key_for_all_every_phase_gets_it(in_airflow: Callable[..., Any], tmp_path: Path) -> None:
+    body = "print('effir:', *(os.environ[name] for name in ('AWS_SECRET_ACCESS_KEY', 'MLFLOW_TRACKING_PASSWORD')))"
+    assert in_airflow(RUN, EFFIR_COMMAND=command(tmp_path, body), **SECRETS) == [0, "hush-launch hush-log"]

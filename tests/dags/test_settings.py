@@ -117,3 +117,35 @@ def test_the_file_is_needed_by_containers_alone(settings: Any, monkeypatch: pyte
     monkeypatch.setenv("EFFIR_RUNNER", "process")
     path.write_text(json.dumps({"phases": {"finetune": {"processes": 2}}}))
     assert settings.load().of("finetune").resources.processes == 2
+
+
+def test_every_phase_has_a_role(settings: Any) -> None:
+    assert {phase: settings.role_of(phase) for phase in settings.PHASES}["promote"] == "promote"
+    assert settings.role_of("evaluate") != settings.role_of("finetune")
+
+
+@pytest.mark.parametrize(
+    ("roles", "sentence"),
+    [
+        ({"promoter": {}}, "FILE, roles: there is no role 'promoter'; choose among compute, judge, decide, promote"),
+        ({"reader": {}}, "FILE, roles: there is no role 'reader'"),
+        ({"promote": {"secret": []}}, "FILE, roles.promote: there is no key 'secret'; choose among secrets, mounts, service_account"),
+        ({"promote": {"secrets": "x"}}, 'FILE, roles.promote: secrets is "x", but has to be a list of names'),
+        ([], "FILE: roles is [], but has to be an object"),
+    ],
+)
+def test_a_role_that_is_wrong_is_refused_in_one_sentence(settings: Any, roles: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match="FILE") as refusal:
+        settings.parse(LEAST | {"roles": roles}, "FILE", "docker")
+    assert str(refusal.value).startswith(sentence)
+
+
+def test_a_phase_is_let_in_with_its_own_and_without_roles_with_what_all_have(settings: Any) -> None:
+    every = LEAST | {"secrets": ["hub"], "mounts": ["data:/data:ro"], "service_account": "task"}
+    one = settings.parse(every, "FILE", "kubernetes")
+    assert {one.access_of(phase) for phase in settings.PHASES} == {settings.Access(("hub",), ("data:/data:ro",), "task")}
+    own = {"promote": {"secrets": ["keys"], "service_account": "promoter"}, "judge": {"mounts": ["judge:/run/secrets:ro"]}}
+    found = settings.parse(every | {"roles": own}, "FILE", "kubernetes")
+    assert found.access_of("promote") == settings.Access(("hub", "keys"), ("data:/data:ro",), "promoter")
+    assert found.access_of("evaluate") == settings.Access(("hub",), ("data:/data:ro", "judge:/run/secrets:ro"), "task")
+    assert found.access_of("finetune") == one.access_of("finetune")

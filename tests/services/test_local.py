@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from effir.errors import BadInput
-from effir.services import layout, local, programs
+from effir.services import access, layout, local, programs
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
@@ -84,15 +84,35 @@ def test_a_port_of_another_stack_is_refused(stack: Any, home: Path, monkeypatch:
 
 def test_secrets_are_private_and_in_no_log(stack: Any) -> None:
     folder = stack.home / "stack"
-    secrets = json.loads((folder / "secrets.json").read_text()).values()
+    files = sorted((folder / "credentials").iterdir())
+    assert {path.stem for path in files} >= {"compute", "judge", "decide", "promote", "launch", "reader"}
+    told = [line.partition("=")[2].strip() for path in files for line in path.read_text().splitlines() if "SECRET" in line.upper()]
+    told += json.loads((folder / "mlflow-users.json").read_text()).values()
+    secrets = [*json.loads((folder / "secrets.json").read_text()).values(), *told]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    for name in ("secrets.json", "airflow-passwords.json"):
+    for name in ("secrets.json", "airflow-passwords.json", "s3.json", "mlflow-users.json", "mlflow-auth.ini", *files):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     public = [*folder.glob("logs/*"), *folder.glob("airflow/logs/**/*.log"), folder / "supervisord.conf"]
     assert len(public) > 7
     for path in public:
         text = path.read_text(errors="replace")
         assert not [secret for secret in secrets if secret in text], path
+
+
+def test_no_program_of_the_stack_carries_the_credentials_of_a_phase(stack: Any) -> None:
+    """Airflow's own key to S3 is all that is in their environment; each phase finds its role's in a file."""
+    place = layout.layout_of()
+    folder = stack.home / "stack"
+    environments = [(Path("/proc") / str(pid) / "environ").read_bytes().decode(errors="replace") for pid in marked(folder)]
+    assert len(environments) > 6
+    told = {path.stem: path.read_text() for path in (folder / "credentials").glob("*.env")}
+    hidden = [
+        line.partition("=")[2] for role, text in told.items() for line in text.splitlines() if role != "launch" and "KEY_ID" not in line
+    ]
+    hidden = [one for one in hidden if len(one) > 30] + [place.secrets["s3_secret"], access.mlflow_password(place, "operator")]
+    assert len(hidden) > 8
+    assert not [one for one in hidden if any(one in environment for environment in environments)]
+    assert any(access.s3_key(place, "launch")[1] in environment for environment in environments)
 
 
 def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,19 @@
 {{- end -}}
 {{- if and .Values.priorityClass.create (not .Values.task.priorityClassName) }}{{ fail "priorityClass.create makes a class: name it in task.priorityClassName" }}{{ end -}}
 {{- include "effir.checkPhases" . -}}
+{{- include "effir.checkAccess" . -}}
 {{- include "effir.checkDeployments" . -}}
 {{- include "effir.checkSecrets" . -}}
+{{- end }}
+
+{{/* Where MLflow asks for logins, every role brings one. */}}
+{{- define "effir.checkAccess" -}}
+{{- if and .Values.mlflow.usersSecret (not .Values.mlflow.enabled) }}{{ fail "mlflow.usersSecret names users of an MLflow that mlflow.enabled does not start: leave it out" }}{{ end -}}
+{{- range $role := list "compute" "judge" "decide" "promote" -}}
+  {{- if and $.Values.mlflow.usersSecret (not (dig $role "secrets" $.Values.runner.secrets $.Values.runner.roles)) -}}
+    {{- fail (printf "mlflow.usersSecret asks for logins, and phases of the role %s have none: name a Secret with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in runner.roles.%s.secrets" $role $role) -}}
+  {{- end -}}
+{{- end -}}
 {{- end }}
 
 {{- define "effir.checkPhases" -}}

@@ -12,7 +12,16 @@
 {{- end -}}
 {{- $everywhere := ternary (dict "image" .Values.images.taskCuda "suffix" "-cuda") (dict "image" .Values.images.task "suffix" "") (gt (int .Values.runner.resources.gpus) 0) -}}
 {{- $secrets := .Values.runner.secrets -}}
-{{- with .Values.s3.existingSecret }}{{ $secrets = prepend $secrets . | uniq }}{{ end -}}
+{{- $roles := dict -}}
+{{- if .Values.runner.roles -}}
+  {{- range $role := list "compute" "judge" "decide" "promote" -}}
+    {{- $own := deepCopy (default dict (get $root.Values.runner.roles $role)) -}}
+    {{- if and $root.Values.s3.existingSecret (not $own.secrets) }}{{ $_ := set $own "secrets" (list $root.Values.s3.existingSecret) }}{{ end -}}
+    {{- $_ := set $roles $role $own -}}
+  {{- end -}}
+{{- else -}}
+  {{- with .Values.s3.existingSecret }}{{ $secrets = prepend $secrets . | uniq }}{{ end -}}
+{{- end -}}
 {{- dict
   "image" (include "effir.image" (set $everywhere "root" .))
   "environment" (include "effir.taskEnvironment" . | fromYaml | keys | sortAlpha)
@@ -27,6 +36,7 @@
   "grace_seconds" .Values.runner.grace_seconds
   "resources" .Values.runner.resources
   "phases" $phases
+  "roles" $roles
   | toPrettyJson -}}
 {{- end }}
 

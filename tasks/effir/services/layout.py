@@ -69,7 +69,7 @@ def prepare() -> Layout:
     if sockets().stat().st_uid != os.getuid():
         raise BadInput(f"{sockets()} belongs to another user: set EFFIR_HOME to a folder with a shorter path")
     layout = Layout(root, sockets(), choose_ports(root / "ports.json"), choose_secrets(root / "secrets.json"))
-    _write_private(root / "airflow-passwords.json", {"admin": layout.secrets["airflow_password"]})
+    write_private(root / "airflow-passwords.json", json.dumps({"admin": layout.secrets["airflow_password"]}))
     return layout
 
 
@@ -129,10 +129,11 @@ def choose_secrets(path: Path) -> dict[str, str]:
     """Random keys, made once; the file is readable by its owner alone."""
     if not path.exists():
         made = {name: secrets.token_hex(32) for name in ("s3_key", "s3_secret", "airflow_password", "airflow_secret", "airflow_jwt")}
-        _write_private(path, made | {"airflow_fernet": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()})
+        write_private(path, json.dumps(made | {"airflow_fernet": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()}))
     return json.loads(path.read_text())
 
 
-def _write_private(path: Path, value: dict[str, str]) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a file that nobody but its owner may read."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        json.dump(value, stream)
+        stream.write(text)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from effir.errors import BadInput, EffirError
-from effir.services import layout, processes, programs
+from effir.services import access, layout, processes, programs
 from effir.services.layout import Layout, folder, home
 
 START_SECONDS = 240
@@ -68,7 +68,7 @@ def running() -> bool:
 
 
 def client_environment() -> dict[str, str]:
-    """What a client needs to reach the running stack. Raises BadInput if none runs."""
+    """What the running stack's operator needs to reach it. Raises BadInput if none runs."""
     if not running():
         raise BadInput(f"no stack runs in {folder()}: start one with `effir up`")
     return programs.client_environment(layout.layout_of())
@@ -106,6 +106,7 @@ def _locked() -> Iterator[None]:
 
 
 def _start(place: Layout, dags: Path, began: float, say: SAY) -> dict[str, float]:
+    access.write(place, dags)
     env = programs.environment(place, dags)
     configuration = place.folder / "supervisord.conf"
     configuration.write_text(programs.supervisor_configuration(place))

@@ -25,11 +25,16 @@ class Refused(EffirError):
         self.code = code
 
 
+class Denied(BadInput):
+    """MLflow knows this user, who may not do that. A version of a model that does not exist may be read by its operator alone."""
+
+
 class Api:
     """One MLflow server.
 
     Raises BadInput where MLFLOW_TRACKING_URI is unset or no http address or the credentials are wrong, EffirError where
-    nothing answers (after some ten seconds at most), Refused where MLflow answers with an error of its own.
+    nothing answers (after some ten seconds at most), Denied where this user may not do that, Refused where MLflow answers with
+    an error of its own.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -74,8 +79,12 @@ class Api:
         raise OutOfReach(f"MLflow at {self.address} is not reachable: is it running? (`effir up` starts the embedded one)")
 
     def _read(self, answer: requests.Response, path: str) -> dict[str, Any]:
-        if answer.status_code in {401, 403}:
+        if answer.status_code == 401:
             raise BadInput(f"MLflow at {self.address} refused the credentials: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        if answer.status_code == 403:
+            user = os.environ.get("MLFLOW_TRACKING_USERNAME", "this client")
+            said = answer.text.strip().partition("\n")[0][:200]
+            raise Denied(f"MLflow at {self.address} does not let {user} do {path}: {said} (who may what: docs/access.md)")
         try:
             body = answer.json()
         except ValueError:

@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from effir.services import access, roles
 from effir.services.layout import LOOPBACK, TWINS, Layout
 
 BUCKETS = ("effir", "mlflow")
@@ -27,10 +28,11 @@ def commands(layout: Layout) -> dict[str, list[str]]:
             beside_python("weed"), "mini", f"-dir={data / 's3'}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}",
             "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
             *(f"-{one}.port={port[one]}" for one in TWINS), f"-filer.localSocket={sockets / 'filer.sock'}", f"-bucket={','.join(BUCKETS)}",
+            f"-s3.config={access.s3_configuration(layout)}",
         ],
         "mlflow": [
-            sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port["mlflow"]), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}", "--default-artifact-root", "s3://mlflow", "--no-serve-artifacts",
+            sys.executable, "-m", "effir.services.mlflow_access", str(access.mlflow_users(layout)), "--host", LOOPBACK,
+            "--port", str(port["mlflow"]), "--workers", "1", "--default-artifact-root", access.REPORTS, "--no-serve-artifacts",
         ],
         "api-server": [*airflow, "api-server", "-H", LOOPBACK, "-p", str(port["airflow"]), "-w", "1"],
         "scheduler": [*airflow, "scheduler", "--skip-serve-logs"],
@@ -42,30 +44,46 @@ def commands(layout: Layout) -> dict[str, list[str]]:
 AIRFLOW_PROGRAMS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 
+def variables(layout: Layout) -> dict[str, dict[str, str]]:
+    """Program → variables that it alone has. None of them is a secret: those lie in the files that they name."""
+    return {
+        "mlflow": {
+            "AWS_SHARED_CREDENTIALS_FILE": str(access.tracking_keys(layout)),
+            "MLFLOW_AUTH_CONFIG_PATH": str(layout.folder / "mlflow-auth.ini"),
+            "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{layout.folder / 'mlflow.db'}",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+    }
+
+
 def client_environment(layout: Layout) -> dict[str, str]:
-    """What a client needs to reach the stack."""
+    """What the stack's operator needs to reach it: may do everything."""
+    airflow = {"EFFIR_AIRFLOW_USER": "admin", "EFFIR_AIRFLOW_PASSWORD": layout.secrets["airflow_password"]}
+    return addresses(layout) | airflow | access.s3_variables(layout, roles.OPERATOR) | access.mlflow_variables(layout, roles.OPERATOR)
+
+
+def addresses(layout: Layout) -> dict[str, str]:
+    """Where the stack is, and nothing secret."""
     return {
         "AWS_ENDPOINT_URL_S3": layout.url("s3"),
-        "AWS_ACCESS_KEY_ID": layout.secrets["s3_key"],
-        "AWS_SECRET_ACCESS_KEY": layout.secrets["s3_secret"],
         "AWS_DEFAULT_REGION": REGION,
         "MLFLOW_S3_ENDPOINT_URL": layout.url("s3"),
         "MLFLOW_TRACKING_URI": layout.url("mlflow"),
-        "EFFIR_STORE": "s3://effir",
+        "EFFIR_STORE": access.STORE,
         "EFFIR_AIRFLOW_URL": layout.url("airflow"),
-        "EFFIR_AIRFLOW_USER": "admin",
-        "EFFIR_AIRFLOW_PASSWORD": layout.secrets["airflow_password"],
         "NO_PROXY": ",".join(dict.fromkeys([*os.environ.get("NO_PROXY", "").split(","), LOOPBACK, "localhost"])).strip(","),
     }
 
 
 def environment(layout: Layout, dags: Path) -> dict[str, str]:
-    """The environment of every program of the stack. EFFIR_STACK marks them as ours; SPT_NOENV keeps process titles off that mark."""
+    """The environment of every program of the stack, with Airflow's secrets and no phase's.
+
+    EFFIR_STACK marks them as ours; SPT_NOENV keeps process titles off that mark.
+    """
     inherited = {name: value for name, value in os.environ.items() if name in KEPT or not (name.startswith(SETTINGS) or name in DROPPED)}
     marks = {"EFFIR_STACK": str(layout.folder), "SPT_NOENV": "1", "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = {"EFFIR_COMMAND": os.environ.get("EFFIR_COMMAND", shlex.join([sys.executable, "-m", "effir.cli"]))}
-    mlflow = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    return inherited | client_environment(layout) | mlflow | _airflow_environment(layout, dags) | marks | command
+    return inherited | addresses(layout) | access.of_phases(layout) | _airflow_environment(layout, dags) | marks | command
 
 
 def _airflow_environment(layout: Layout, dags: Path) -> dict[str, str]:
@@ -94,13 +112,14 @@ def _s3_connection(layout: Layout) -> str:
     import json
 
     extra = {"endpoint_url": layout.url("s3"), "region_name": REGION}
-    return json.dumps({"conn_type": "aws", "login": layout.secrets["s3_key"], "password": layout.secrets["s3_secret"], "extra": extra})
+    key, secret = access.s3_key(layout, access.LAUNCH)
+    return json.dumps({"conn_type": "aws", "login": key, "password": secret, "extra": extra})
 
 
 def supervisor_configuration(layout: Layout) -> str:
     """supervisord's configuration: every program in one group, its group of processes ended with it, its log in logs/."""
     logs = layout.folder / "logs"
-    programs = commands(layout)
+    programs, own = commands(layout), variables(layout)
     parts = [
         f"[supervisord]\nlogfile={logs / 'supervisord.log'}\npidfile={layout.folder / 'supervisord.pid'}\nchildlogdir={logs}\n",
         f"[unix_http_server]\nfile={layout.sockets / 'supervisor.sock'}\nchmod=0700\n",
@@ -113,8 +132,13 @@ def supervisor_configuration(layout: Layout) -> str:
             f"autostart={str(name not in AIRFLOW_PROGRAMS).lower()}\nautorestart=true\nstartsecs=2\nstartretries=2\n"
             "stopasgroup=true\nkillasgroup=true\nstopwaitsecs=8\n"
             f"redirect_stderr=true\nstdout_logfile={logs / name}.log\nstdout_logfile_maxbytes=20MB\nstdout_logfile_backups=1\n"
+            f"environment={_pairs(own.get(name, {}))}\n"
         )
     return "\n".join(parts).replace("%", "%%")
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ",".join(f'{name}="{value}"' for name, value in values.items())
 
 
 def beside_python(program: str) -> str:

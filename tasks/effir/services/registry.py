@@ -16,7 +16,7 @@ from typing import Any
 
 from effir.errors import BadInput, Stopped
 from effir.manifest import MANIFEST, Manifest, digest_of
-from effir.services.mlflow_api import Api, Refused
+from effir.services.mlflow_api import Api, Denied, Refused
 from effir.services.store import Store, plain_errors, split
 from effir.services.tracker import Tracker
 from effir.spec import RunSpec
@@ -131,12 +131,7 @@ def champion(name: str) -> dict[str, Any] | None:
 
 def by_alias(name: str, alias: str) -> dict[str, Any] | None:
     """The version that bears an alias: {version, source, manifest, digest}, or None."""
-    try:
-        return _version(Api().get("registered-models/alias", name=name, alias=alias)["model_version"])
-    except Refused as refusal:
-        if refusal.code in ABSENT:
-            return None
-        raise
+    return _read_version(name, alias=alias)
 
 
 def register(name: str, source: str, *, run_id: str | None, digest: str, manifest: str, description: str, tags: dict[str, Any]) -> str:
@@ -209,13 +204,33 @@ def find_model(uri: str) -> dict[str, Any]:
     if not parsed:
         raise BadInput(f"{uri!r} is not a model address: write models:/NAME@ALIAS or models:/NAME/VERSION")
     name, alias, version = parsed["name"], parsed["alias"], parsed["version"]
+    if found := _read_version(name, **({"alias": alias} if alias else {"version": version})):
+        return found
+    raise BadInput(f"MLflow has no model {uri}: check its name and {'alias' if alias else 'version'}")
+
+
+def _read_version(name: str, **which: str) -> dict[str, Any] | None:
+    """The version of a model with this alias or number, or None."""
+    api = Api()
     try:
-        if alias:
-            return _version(Api().get("registered-models/alias", name=name, alias=alias)["model_version"])
-        return _version(Api().get("model-versions/get", name=name, version=version)["model_version"])
+        return _version(
+            api.get("registered-models/alias" if "alias" in which else "model-versions/get", name=name, **which)["model_version"]
+        )
+    except Refused as refusal:
+        if refusal.code not in ABSENT:
+            raise
+    except Denied:
+        if _exists(api, name):
+            raise
+    return None
+
+
+def _exists(api: Api, name: str) -> bool:
+    try:
+        return bool(api.get("registered-models/get", name=name))
     except Refused as refusal:
         if refusal.code in ABSENT:
-            raise BadInput(f"MLflow has no model {uri}: check its name and {'alias' if alias else 'version'}") from None
+            return False
         raise
 
 

@@ -21,6 +21,7 @@ from effir.manifest import MANIFEST, File, Manifest, describe
 
 BLOCK = 1 << 22
 WORKERS = 4
+VERBS = {"PutObject": "write", "CreateMultipartUpload": "write", "UploadPart": "write", "DeleteObject": "remove", "ListObjectsV2": "list"}
 
 
 class Store:
@@ -259,8 +260,11 @@ def _plain(uri: str, error: ClientError) -> EffirError:
         return _Absent(f"{uri} does not exist")
     if code in {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}:
         return _Taken(f"{uri} exists already")
-    if code in {"403", "401", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "Forbidden"}:
+    if code in {"401", "SignatureDoesNotMatch", "InvalidAccessKeyId"}:
         return BadInput(f"S3 refused {uri} with {code}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if code in {"403", "AccessDenied", "Forbidden"}:
+        doing = VERBS.get(error.operation_name, "read")
+        return BadInput(f"S3 refused {uri} with {code}: these credentials may not {doing} it (what each role may: docs/access.md)")
     if code == "NoSuchBucket":
         return BadInput(f"the bucket of {uri} does not exist: create it or set EFFIR_STORE")
     return EffirError(f"S3 failed on {uri}: {code}")
