@@ -216,6 +216,14 @@ def test_a_store_below_a_prefix_has_its_policies_there() -> None:
     assert allows(policy, "s3:ListBucket", "company")
 
 
+def test_what_a_store_is_called_allows_nothing_to_be_removed() -> None:
+    policy = roles.policies_of("promote", TABLE, "s3://company/artifacts/checkpoints", "s3://company/mlflow")
+    below = "company/artifacts/checkpoints"
+    assert not allows(policy, "s3:DeleteObject", f"{below}/promotions/demo/1.json")
+    assert not allows(policy, "s3:DeleteObject", f"{below}/artifacts/promote/1f/promotion.json")
+    assert allows(policy, "s3:DeleteObject", f"{below}/artifacts/promote/1f/manifest.json")
+
+
 def test_the_command_prints_policies() -> None:
     command = [sys.executable, "-m", "effir.cli", "policies"]
     done = subprocess.run([*command, "judge", "--store", "s3://b/p"], capture_output=True, text=True, check=True)
