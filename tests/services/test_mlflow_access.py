@@ -124,6 +124,20 @@ def test_a_run_is_recorded_by_log_and_gone_on_with_by_promote(
         Api().post("registered-models/create", name="access-by-reader")
 
 
+def test_the_server_shows_what_a_report_left_in_s3(
+    asking: Callable[..., requests.Response], place: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Written with the keys of `decide`, read by the server with its own, by a reader's login."""
+    for name, value in (access.s3_variables(place, "decide") | access.mlflow_variables(place, "log")).items():
+        monkeypatch.setenv(name, value)
+    run_id = registry.begin_run({"id": f"manual__{time.time_ns()}"}, RunSpec(name="access"))
+    (tmp_path / "report.html").write_text("<p>a report")
+    assert registry.log_artifact(run_id, tmp_path / "report.html", Store()).startswith("s3://mlflow/")
+    shown = asking("reader", "GET", "get-artifact", {"run_uuid": run_id, "path": "report.html"})
+    assert (shown.status_code, shown.text) == (200, "<p>a report")
+    assert asking("reader", "GET", f"{API}/artifacts/list", {"run_id": run_id}).json()["files"][0]["path"] == "report.html"
+
+
 def test_a_reader_loads_a_model_that_promote_registered(
     mlflow: str, place: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

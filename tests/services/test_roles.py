@@ -131,6 +131,46 @@ def test_the_server_lets_a_role_do_its_work_and_no_more(acting: Callable[[str], 
             assert refused(client, action, key) is not expected, (action, key)
 
 
+AROUND = {
+    "copy_object": {"Key": MODEL, "CopySource": {"Bucket": "effir", "Key": MADE}},
+    "create_multipart_upload": {"Key": MODEL},
+    "put_object_tagging": {"Key": MODEL, "Tagging": {"TagSet": [{"Key": "a", "Value": "b"}]}},
+    "put_object_acl": {"Key": MODEL, "ACL": "public-read-write"},
+    "put_bucket_acl": {"ACL": "public-read-write"},
+    "put_bucket_policy": {
+        "Policy": json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::effir/*"}],
+            }
+        )
+    },
+    "put_bucket_lifecycle_configuration": {
+        "LifecycleConfiguration": {"Rules": [{"ID": "all", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}]}
+    },
+    "put_bucket_versioning": {"VersioningConfiguration": {"Status": "Enabled"}},
+    "delete_bucket": {},
+}
+
+
+@pytest.mark.parametrize("role", ["judge", "promote", "reader"])
+def test_there_is_no_way_round(acting: Callable[[str], Store], stored: None, role: str) -> None:
+    client = acting(role).client
+    for call, content in AROUND.items():
+        with pytest.raises(ClientError) as refusal:
+            getattr(client, call)(Bucket="effir", **content)
+        assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403, call
+    with pytest.raises(ClientError, match=r"AccessDenied|Forbidden|403"):
+        client.create_bucket(Bucket=f"mine-{role}")
+    told = client.delete_objects(Bucket="effir", Delete={"Objects": [{"Key": MODEL}]})
+    assert [one["Code"] for one in told["Errors"]] == ["AccessDenied"] and "Deleted" not in told
+    users = boto3.client("iam", endpoint_url=client.meta.endpoint_url)
+    for call, content in (("create_user", {"UserName": "mallory"}), ("create_access_key", {"UserName": "operator"})):
+        with pytest.raises(ClientError) as refusal:
+            getattr(users, call)(**content)
+        assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] in {403, 404, 405, 501}, call
+
+
 def test_what_is_refused_is_said_in_one_sentence(acting: Callable[[str], Store], tmp_path: Path) -> None:
     store = acting("judge")
     (tmp_path / "model").mkdir()
@@ -174,6 +214,14 @@ def test_a_store_below_a_prefix_has_its_policies_there() -> None:
     assert not allows(policy, "s3:PutObject", "company/artifacts/evaluate/1f/scores.parquet")
     assert not allows(policy, "s3:GetObject", "company/other/secret")
     assert allows(policy, "s3:ListBucket", "company")
+
+
+def test_what_a_store_is_called_allows_nothing_to_be_removed() -> None:
+    policy = roles.policies_of("promote", TABLE, "s3://company/artifacts/checkpoints", "s3://company/mlflow")
+    below = "company/artifacts/checkpoints"
+    assert not allows(policy, "s3:DeleteObject", f"{below}/promotions/demo/1.json")
+    assert not allows(policy, "s3:DeleteObject", f"{below}/artifacts/promote/1f/promotion.json")
+    assert allows(policy, "s3:DeleteObject", f"{below}/artifacts/promote/1f/manifest.json")
 
 
 def test_the_command_prints_policies() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from effir.errors import BadInput
-from effir.services.store import split
 
 OPERATOR = "operator"
 VERSION = "2012-10-17"
@@ -39,9 +38,9 @@ def policies_of(role: str, roles: dict[str, dict[str, Any]], store: str, reports
 
 def policy(role: dict[str, Any], store: str, reports: str) -> dict[str, Any]:
     """What a role may do, as a document that AWS and SeaweedFS read. It may list names, or S3 would refuse what is merely absent."""
-    read, written = ([one for each in role[kind] for one in _resources(each, role["phases"], store, reports)] for kind in ("read", "write"))
+    patterns = (role["read"], role["write"], [gone for each in role["write"] if (gone := _removed(each))])
+    read, written, removed = ([one for each in some for one in _resources(each, role["phases"], store, reports)] for some in patterns)
     buckets = sorted({one.partition("/")[0] for one in read + written})
-    removed = [one for each in written for one in _removed(each)]
     statements = [("List", ["s3:ListBucket", "s3:GetBucketLocation"], buckets), ("Read", ["s3:GetObject"], read)]
     statements += [("Write", list(WRITE), written), ("Remove", ["s3:DeleteObject"], removed)]
     return {
@@ -56,18 +55,19 @@ def policy(role: dict[str, Any], store: str, reports: str) -> dict[str, Any]:
 
 def _resources(pattern: str, phases: list[str], store: str, reports: str) -> list[str]:
     """bucket/key patterns that a pattern of the table stands for."""
+    from effir.services.store import split
+
     root, below = (reports, pattern.removeprefix("{reports}/")) if pattern.startswith("{reports}/") else (store, pattern)
     bucket, key = split(root)
     whole = "/".join(filter(None, [bucket, key.rstrip("/"), below]))
     return [whole.replace("{phase}", phase) for phase in phases] if "{phase}" in whole else [whole]
 
 
-def _removed(resource: str) -> list[str]:
-    """Of what is written at a resource, what may be removed."""
-    parts = resource.split("/")
-    if "checkpoints" in parts:
-        return [resource]
-    return [f"{resource}/manifest.json"] if "artifacts" in parts else []
+def _removed(pattern: str) -> str:
+    """Of what is written there, what may be removed; empty where that is nothing."""
+    if pattern.startswith("checkpoints/"):
+        return pattern
+    return f"{pattern}/manifest.json" if pattern.startswith("artifacts/") else ""
 
 
 def template(roles: dict[str, dict[str, Any]], store: str, reports: str) -> dict[str, Any]:
