@@ -10,6 +10,7 @@ import functools
 import importlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +28,7 @@ PATIENCE = 10
 HALVINGS = 8
 BEGIN = "begin"
 FORM = ("begin", "arms")
+RUN_ID = re.compile(r"[A-Za-z0-9_.~:+-]{1,250}")
 PREFIX = "effir: "
 SENTENCES: dict[str, str] = json.loads((Path(__file__).parent / "phases.json").read_text())
 
@@ -110,7 +112,7 @@ class Phase(BaseOperator):
 
     def call(self, context: Any) -> dict[str, Any]:
         """What the phase is told."""
-        run = {"id": context["run_id"], "mlflow_run_id": None, "airflow_url": airflow_url(context)}
+        run = {"id": run_of(context), "mlflow_run_id": None, "airflow_url": airflow_url(context)}
         if self.phase in FORM:
             form = {name: value for name, value in context["params"].items() if value is not None and name not in self.arguments}
             return {"run": run, "profile": form.pop("profile"), "overrides": form, "arguments": self.arguments}
@@ -192,7 +194,15 @@ def called(result: dict[str, Any]) -> str:
 def address(context: Any, kind: str) -> str:
     """Where a task's JSON of a kind lies: `calls`, `results` or `pressure`."""
     store = os.environ.get("EFFIR_STORE", "s3://effir").rstrip("/")
-    return f"{store}/runs/{context['run_id']}/{kind}/{name_of(context)}.json"
+    return f"{store}/runs/{run_of(context)}/{kind}/{name_of(context)}.json"
+
+
+def run_of(context: Any) -> str:
+    """The run's id. A person may have typed it: raises AirflowFailException where it could reach another run's keys."""
+    run_id = context["run_id"]
+    if not RUN_ID.fullmatch(run_id) or not run_id.strip("."):
+        raise AirflowFailException(f"the run id {run_id!r} cannot name a folder: use letters, digits and . _ ~ : + - alone, 250 at most")
+    return run_id
 
 
 def name_of(context: Any) -> str:
@@ -237,4 +247,4 @@ def split(uri: str) -> tuple[str, str]:
 def airflow_url(context: Any) -> str | None:
     """The page of this run in Airflow."""
     base = os.environ.get("EFFIR_AIRFLOW_URL")
-    return f"{base}/dags/{quote(context['dag'].dag_id)}/runs/{quote(context['run_id'])}" if base else None
+    return f"{base}/dags/{quote(context['dag'].dag_id, safe='')}/runs/{quote(context['run_id'], safe='')}" if base else None
