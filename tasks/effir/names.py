@@ -28,6 +28,14 @@ def check_name(text: object, what: str) -> str:
     return text
 
 
+def check_beir(source: str) -> str:
+    """The name in `beir:NAME`, which may have parts (beir:cqadupstack/android). Raises BadInput where it could lead elsewhere."""
+    name = source.removeprefix("beir:")
+    if not all(map(is_name, name.split("/"))):
+        raise BadInput(f"{source!r} names no BEIR collection: each part of its name must be {TOLD}")
+    return name
+
+
 def check_run_id(run_id: object) -> str:
     """The same id. Raises BadInput where it could reach elsewhere than its own run's keys, or end a filter early."""
     if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id) or not run_id.strip("."):

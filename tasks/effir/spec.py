@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from effir.compress import grammar
 from effir.errors import BadInput
-from effir.names import NAME, REVISION, TOLD, is_name
+from effir.names import NAME, REVISION, check_beir, check_name
 
 PROFILES = Path(__file__).parent / "profiles"
 TARGETS = ("target_speedup", "target_parameters")
@@ -237,11 +237,10 @@ class RunSpec(BaseModel):
     def _check_sources(self, names: list[str]) -> None:
         """Names become parts of paths and keys: a BEIR set's and every collection's."""
         for source in [*self.training_sources(), *self.collection_sources()]:
-            if source.startswith("beir:") and not all(map(is_name, source.removeprefix("beir:").split("/"))):
-                raise ValueError(f"{source!r} names no BEIR collection: each part of its name must be {TOLD}")
+            if source.startswith("beir:"):
+                check_beir(source)
         for name in names:
-            if not is_name(name):
-                raise ValueError(f"a collection would be called {name!r}: its name must be {TOLD}, so rename its folder")
+            check_name(name, "the name of a collection, the last part of its folder or address,")
 
     def has_target(self) -> bool:
         """Whether a budget chooses the cut, instead of variant and keep_ratio."""

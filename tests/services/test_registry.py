@@ -51,7 +51,7 @@ def registered(name: str, digest: str, store: Store, folder: Path, run_id: str |
 def test_one_parent_run_a_dag_run_with_the_spec_as_params(client, name):
     run = begun(name)
     assert begun(name)["mlflow_run_id"] == run["mlflow_run_id"]
-    assert begun(name, "it's another")["mlflow_run_id"] != run["mlflow_run_id"]
+    assert begun(name, "manual__another")["mlflow_run_id"] != run["mlflow_run_id"]
     found = client.get_run(run["mlflow_run_id"])
     assert client.get_experiment(found.info.experiment_id).name == f"effir/{name}"
     assert found.data.params == {key: str(value) for key, value in RunSpec(name=name).model_dump().items()}

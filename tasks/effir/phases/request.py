@@ -87,11 +87,12 @@ def read(name: str, call_uri: str, result_uri: str) -> Request:
 
 def _check(call: Any, uri: str) -> None:
     """Names out of a call become parts of paths, keys and filters: they may hold nothing but themselves."""
-    if not isinstance(call, dict) or not isinstance(call.get("arguments", {}), dict) or not {"spec", "profile"} & set(call):
-        raise BadInput(f"{uri} is no phase call: it must be an object with a spec or a profile, and arguments by name, if any")
+    known = isinstance(call, dict) and {"spec", "profile"} & set(call)
+    if not known or not all(isinstance(call.get(name) or {}, dict) for name in ("run", "arguments", "inputs", "caption")):
+        raise BadInput(f"{uri} is no phase call: it must be an object with a spec or a profile, and run, inputs and arguments by name")
     if (call.get("run") or {}).get("id") is not None:
         check_run_id(call["run"]["id"])
-    arguments = call.get("arguments", {})
+    arguments = call.get("arguments") or {}
     for label in NAMES & set(arguments):
         check_name(arguments[label], f"the argument {label} of {uri}")
     if not isinstance(arguments.get("shard", 0), int):
