@@ -176,6 +176,16 @@ def test_a_damaged_registered_model_is_refused(mlflow, name, store, tmp_path):
         registry.download_model(f"models:/{name}/1", tmp_path / "x")
 
 
+@pytest.mark.parametrize("tag", ["effir.digest", "effir.manifest"])
+def test_a_version_whose_files_are_another_artifact_s_is_refused(client, name, store, tmp_path, tag):
+    registered(name, "a" * 64, store, tmp_path / "a")
+    _, other = published(store, tmp_path / "b", "b" * 64)
+    client.set_model_version_tag(name, "1", tag, "b" * 64 if tag == "effir.digest" else other)
+    with pytest.raises(BadInput, match=r"its files at .* are another artifact's"):
+        registry.download_model(f"models:/{name}/1", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_model_that_others_registered_can_be_a_base(client, name, store, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "config.json").write_text("{}")
