@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format test-gpu test-containers images chart stack stack-down schema lock clean
+.PHONY: help setup demo test lint format audit licences sbom test-gpu test-containers images chart stack stack-down schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -34,6 +34,16 @@ lint: $(READY)  ## format, lint, types, the import border and Dockerfiles alone
 format: $(READY)  ## bring the source into its format
 	@$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+audit: $(READY)  ## known vulnerabilities of the pinned packages (MAY_SKIP=1: go on where nobody can be asked)
+	@$(BIN)/python requirements/audit $(if $(MAY_SKIP),--may-skip)
+
+licences: $(READY)  ## the licence of every pinned package; fails on one that is not allowed (QUIET=1: say only that)
+	@$(BIN)/python requirements/licences $(if $(QUIET),--quiet)
+
+sbom: $(READY)  ## what is installed here, as CycloneDX JSON in .effir/sbom.json (an image carries its own)
+	@mkdir -p .effir
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-format JSON --output-file .effir/sbom.json .venv
 
 stack:  ## Airflow, MLflow, Postgres and S3 in containers, phases in containers of their own (GPU=1 gives them GPUs)
 	@docker/stack up

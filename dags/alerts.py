@@ -57,7 +57,7 @@ def late(context: Any, hours: float) -> None:
 def tell(event: str, dag_id: str, run_id: str, task: str | None, error: str) -> None:
     """One line in the log, and one POST of {event, dag_id, run_id, task, error, url, text}."""
     airflow = os.environ.get("EFFIR_AIRFLOW_URL") or conf.get("api", "base_url", fallback=None)
-    url = f"{airflow.rstrip('/')}/dags/{quote(dag_id)}/runs/{quote(run_id)}" if airflow else None
+    url = f"{airflow.rstrip('/')}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}" if airflow else None
     at = f"{dag_id}, run {run_id}" + (f", task {task}" if task else "")
     text = f"{event.replace('_', ' ')}: {at}: {error}" + (f" ({url})" if url else "")
     log.error("effir: %s", text)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import settings
-from launch import BAD_INPUT, DONE, FAILED, OUT_OF_MEMORY, STOPPED, Ending, Phase, name_of
+from launch import BAD_INPUT, DONE, FAILED, OUT_OF_MEMORY, STOPPED, Ending, Phase, name_of, run_of
 from settings import Settings, size
 
 SOCKET = "unix:///var/run/docker.sock"
@@ -145,7 +145,7 @@ def host(mounts: tuple[str, ...], network: str | None, resources: settings.Resou
 def labels_of(context: Any) -> dict[str, str]:
     """What tells a container's execution: DAG, run, task with its index, try."""
     task = context["ti"]
-    return {"effir.dag": task.dag_id, "effir.run": context["run_id"], "effir.task": name_of(context), "effir.try": str(task.try_number)}
+    return {"effir.dag": task.dag_id, "effir.run": run_of(context), "effir.task": name_of(context), "effir.try": str(task.try_number)}
 
 
 def outcome(code: int, state: dict[str, Any], sentence: str) -> tuple[int, str]:

@@ -94,8 +94,7 @@ def frontier() -> DAG:
         on_failure_callback=alerts.failed,
     )  # fmt: skip
     def flow() -> None:
-        asked = {name: f"{{{{ params.{name} or '' }}}}" for name in QUESTION}
-        begun = phase("arms", task_id="begin", arguments=asked)
+        begun = phase("arms", task_id="begin", asks=tuple(QUESTION))
         prepared = computing("prepare")
         begun >> prepared
         training, calibration, collections = {"training": prepared}, {"calibration": prepared}, {"collections": prepared}

@@ -10,6 +10,7 @@ import functools
 import importlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +28,7 @@ PATIENCE = 10
 HALVINGS = 8
 BEGIN = "begin"
 FORM = ("begin", "arms")
+RUN_ID = re.compile(r"[A-Za-z0-9_.~:+-]{1,250}")
 PREFIX = "effir: "
 SENTENCES: dict[str, str] = json.loads((Path(__file__).parent / "phases.json").read_text())
 
@@ -40,6 +42,7 @@ class Phase(BaseOperator):
     spec:      another spec than the one that the first phase made
     caption:   what people tell the executions of a mapped phase apart by; the cache does not care
     only:      of a list of results, the model whose results are meant
+    asks:      parameters of the form that are arguments of this phase, and no fields of the spec
     summarise: tell the phase, as its argument `phases`, how those before it went
     """
 
@@ -55,6 +58,7 @@ class Phase(BaseOperator):
         spec: Any = None,
         caption: Any = None,
         only: str = "",
+        asks: tuple[str, ...] = (),
         summarise: bool = False,
         **settings: Any,
     ) -> None:
@@ -65,7 +69,15 @@ class Phase(BaseOperator):
         self.spec = spec
         self.caption = caption if caption is not None else {}
         self.only = only
+        self.asks = asks
         self.summarise = summarise
+
+    def render_template(self, content: Any, context: Any, jinja_env: Any = None, seen_oids: set[int] | None = None) -> Any:
+        """References to other tasks become what those handed back; text stays text, for people typed it.
+
+        Airflow itself would render what a mapped task is given as well: a form's {{ conn.effir_s3.password }} would become a password.
+        """
+        return content if isinstance(content, str) else super().render_template(content, context, jinja_env, seen_oids)
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the phase; returns its result."""
@@ -110,10 +122,11 @@ class Phase(BaseOperator):
 
     def call(self, context: Any) -> dict[str, Any]:
         """What the phase is told."""
-        run = {"id": context["run_id"], "mlflow_run_id": None, "airflow_url": airflow_url(context)}
+        run = {"id": run_of(context), "mlflow_run_id": None, "airflow_url": airflow_url(context)}
         if self.phase in FORM:
-            form = {name: value for name, value in context["params"].items() if value is not None and name not in self.arguments}
-            return {"run": run, "profile": form.pop("profile"), "overrides": form, "arguments": self.arguments}
+            form = {name: value for name, value in context["params"].items() if value is not None}
+            asked = {name: form.pop(name, "") for name in self.asks}
+            return {"run": run, "profile": form.pop("profile"), "overrides": form, "arguments": self.arguments | asked}
         begun = context["ti"].xcom_pull(task_ids=BEGIN)
         run["mlflow_run_id"] = begun["output"]["mlflow_run_id"]
         inputs = {name: found for name, value in self.inputs.items() if (found := pick(name, value, self.only))}
@@ -192,7 +205,15 @@ def called(result: dict[str, Any]) -> str:
 def address(context: Any, kind: str) -> str:
     """Where a task's JSON of a kind lies: `calls`, `results` or `pressure`."""
     store = os.environ.get("EFFIR_STORE", "s3://effir").rstrip("/")
-    return f"{store}/runs/{context['run_id']}/{kind}/{name_of(context)}.json"
+    return f"{store}/runs/{run_of(context)}/{kind}/{name_of(context)}.json"
+
+
+def run_of(context: Any) -> str:
+    """The run's id. A person may have typed it: raises AirflowFailException where it could reach another run's keys."""
+    run_id = context["run_id"]
+    if not RUN_ID.fullmatch(run_id) or not run_id.strip("."):
+        raise AirflowFailException(f"the run id {run_id!r} cannot name a folder: use letters, digits and . _ ~ : + - alone, 250 at most")
+    return run_id
 
 
 def name_of(context: Any) -> str:
@@ -237,4 +258,4 @@ def split(uri: str) -> tuple[str, str]:
 def airflow_url(context: Any) -> str | None:
     """The page of this run in Airflow."""
     base = os.environ.get("EFFIR_AIRFLOW_URL")
-    return f"{base}/dags/{quote(context['dag'].dag_id)}/runs/{quote(context['run_id'])}" if base else None
+    return f"{base}/dags/{quote(context['dag'].dag_id, safe='')}/runs/{quote(context['run_id'], safe='')}" if base else None

@@ -15,7 +15,7 @@ RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=b
     ./install pins --group airflow
 
 FROM tools AS libraries
-COPY --from=pins /build/pins.txt ./
+COPY --from=pins /build/pins.txt /build/sbom.txt ./
 RUN --mount=type=bind,source=docker/install,target=/build/install --mount=type=bind,source=requirements/wheels,target=/build/requirements/wheels \
     --mount=type=secret,id=registry --mount=type=secret,id=certificates --mount=type=cache,target=/root/.cache \
     ./install venv
@@ -46,6 +46,7 @@ ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="effir-airflow" \
       org.opencontainers.image.description="Airflow with effir's DAGs" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      effir.sbom="/opt/venv/sbom.json" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.created="$CREATED"

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import secrets
 import signal
 import subprocess
 import threading
@@ -21,6 +22,8 @@ from effir.services import access, layout, local, programs
 from effir.services.airflow import Airflow
 from effir.services.store import Store
 
+CANARIES = {name: f"canary{secrets.token_hex(24)}" for name in ("HF_TOKEN", "alerts")}
+"""Secrets that no part of the stack may tell on: a variable of its environment, and the password of the alerts' connection."""
 ABSENT = {"collections": "/absent/seen", "in_domain": "", "margins": ""}
 DEPLOYMENTS = [
     {"name": "every_minute", "profile": "demo", "cron": "* * * * *", "overrides": {"name": "scheduled"} | ABSENT},
@@ -179,16 +182,36 @@ def webhook() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def stack_home(tmp_path_factory: pytest.TempPathFactory, webhook: str) -> Iterator[Path]:
+def command_lines() -> Iterator[set[bytes]]:
+    """Command lines of all processes on this machine, as far as they are there twice a second."""
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.5):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    seen.add(path.read_bytes())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    yield seen
+    over.set()
+    watcher.join()
+
+
+@pytest.fixture(scope="session")
+def stack_home(tmp_path_factory: pytest.TempPathFactory, webhook: str, command_lines: set[bytes]) -> Iterator[Path]:
     """The folder of a whole embedded stack that runs for the session."""
     home = tmp_path_factory.mktemp("stack")
     (home / "deployments.json").write_text(json.dumps(DEPLOYMENTS))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_CONN_EFFIR_ALERTS", json.dumps({"conn_type": "http", "host": webhook}))
+        patch.setenv("AIRFLOW_CONN_EFFIR_ALERTS", json.dumps({"conn_type": "http", "host": webhook, "password": CANARIES["alerts"]}))
         patch.setenv("EFFIR_HOME", str(home))
         patch.setenv("EFFIR_DEPLOYMENTS", str(home / "deployments.json"))
         patch.delenv("EFFIR_PORT_BASE", raising=False)
-        with listening(home / "stack") as seen:
+        with listening(home / "stack") as seen, pytest.MonkeyPatch.context() as planted:
+            planted.setenv("HF_TOKEN", CANARIES["HF_TOKEN"])
             local.up()
         (home / "listened.json").write_text(json.dumps(sorted(seen)))
         try:
@@ -221,6 +244,12 @@ def eventually(check: Callable[[], Any], seconds: float = 60, every: float = 0.2
             problem = error
         time.sleep(every)
     raise AssertionError(f"nothing came of it within {seconds} s") from problem
+
+
+@pytest.fixture(scope="session")
+def canaries() -> dict[str, str]:
+    """Secrets that were planted in the stack, by name."""
+    return CANARIES
 
 
 @pytest.fixture(name="eventually", scope="session")

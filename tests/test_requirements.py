@@ -70,5 +70,5 @@ def test_set_up_without_venv_says_what_to_install(tmp_path: Path) -> None:
 
 def test_help_lists_what_a_person_types() -> None:
     said = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
-    for target in ("demo", "test", "lint", "setup", "test-gpu", "test-containers", "images", "help"):
+    for target in ("demo", "test", "lint", "setup", "test-gpu", "test-containers", "images", "audit", "licences", "sbom", "help"):
         assert f"make {target} " in said

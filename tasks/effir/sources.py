@@ -14,6 +14,7 @@ from typing import Any
 
 from effir.bases import PACKAGED, local_files
 from effir.errors import BadInput
+from effir.names import check_beir
 from effir.retrieve.collections import Collection, load_folder
 from effir.retrieve.files import read_corpus, read_lines
 from effir.train.examples import TrainingSet, from_beir, from_collection, from_jsonl, load
@@ -107,7 +108,7 @@ def download_beir(source: str, scratch: Path) -> Path:
     """
     if here := at_hand(source):
         return here
-    name = source.removeprefix("beir:")
+    name = check_beir(source)
     target = scratch / "beir"
     if (target / name).is_dir():
         return target / name
@@ -130,8 +131,10 @@ def download_beir(source: str, scratch: Path) -> Path:
 def at_hand(source: str) -> Path | None:
     """The local folder of a `beir:NAME`, where EFFIR_DATA names a folder that holds it."""
     data = os.environ.get("EFFIR_DATA")
-    folder = Path(data or "") / source.removeprefix("beir:")
-    return folder if data and source.startswith("beir:") and folder.is_dir() else None
+    if not data or not source.startswith("beir:"):
+        return None
+    folder = Path(data) / check_beir(source)
+    return folder if folder.is_dir() else None
 
 
 def local(source: str) -> Path | None:

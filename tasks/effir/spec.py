@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from effir.compress import grammar
 from effir.errors import BadInput
+from effir.names import NAME, REVISION, check_beir, check_name
 
 PROFILES = Path(__file__).parent / "profiles"
 TARGETS = ("target_speedup", "target_parameters")
 WHOLE = {"variant": "full", "keep_ratio": 1.0}
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SHA256 = r"^[0-9a-f]{64}$"
 
 
 def field(default: Any, section: str, description: str, **bounds: Any) -> Any:
@@ -37,8 +38,15 @@ class RunSpec(BaseModel):
         "Hugging Face id, local folder, s3:// folder, models:/ URI, .gguf file, or the packaged smollm2-135m-instruct.",
         min_length=1,
     )
-    base_revision: str | None = field(None, "Model", "Revision of a Hugging Face base model; pin it for remote code.")
-    trust_remote_code: bool = field(False, "Model", "Run the base model's own code. Off unless you have read it.")
+    base_revision: str | None = field(
+        None, "Model", "Revision of a Hugging Face base model; with its own code, a whole commit.", pattern=REVISION
+    )
+    trust_remote_code: bool = field(
+        False, "Model", "Run the base model's own code. Off unless you have read it; base_code then says what you read."
+    )
+    base_code: str | None = field(
+        None, "Model", "Digest of the code that trust_remote_code allows; a run without it names it.", pattern=SHA256
+    )
     pooling: Literal["last", "mean"] = field("last", "Model", "How token states become one vector; `last` is the paper's.")
     query_template: str = field(
         "<instruct>Given a query, retrieve relevant passages that answer the query.\\n<query>{text}",
@@ -229,6 +237,7 @@ class RunSpec(BaseModel):
         if self.has_target() and (self.variant != "full" or self.keep_ratio < 1):
             raise ValueError("a target chooses what is cut: give no variant and no keep_ratio beside it")
         names = self.collection_names()
+        self._check_sources(names)
         if len(set(names)) != len(names):
             raise ValueError("collections has the same name twice")
         for what, given in (("in_domain", self.in_domain_names()), ("margins", list(self.margin_by_name()))):
@@ -236,6 +245,14 @@ class RunSpec(BaseModel):
                 if one not in names:
                     raise ValueError(f"{what} names {one}, which is not among the collections ({', '.join(names)})")
         return self
+
+    def _check_sources(self, names: list[str]) -> None:
+        """Names become parts of paths and keys: a BEIR set's and every collection's."""
+        for source in [*self.training_sources(), *self.collection_sources()]:
+            if source.startswith("beir:"):
+                check_beir(source)
+        for name in names:
+            check_name(name, "the name of a collection, the last part of its folder or address,")
 
     def has_target(self) -> bool:
         """Whether a budget chooses the cut, instead of variant and keep_ratio."""

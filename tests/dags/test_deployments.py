@@ -29,6 +29,10 @@ START = {"cron": "@daily"}
 WRONG = [
     ({"profile": "demo"} | START, "name must be"),
     ({"name": "a b", "profile": "demo"} | START, "(a b), name must be"),
+    ({"name": "../x", "profile": "demo"} | START, "(../x), name must be"),
+    ({"name": "--x", "profile": "demo"} | START, "(--x), name must be"),
+    ({"name": "{{ 7*7 }}", "profile": "demo"} | START, "({{ 7*7 }}), name must be"),
+    ({"name": "x\n", "profile": "demo"} | START, "name must be"),
     ({"name": "nightly", "profile": "demo"} | START, "(nightly), name is the name of an entry above"),
     ({"name": "x"} | START, "(x), profile is wrong"),
     ({"name": "x", "profile": "absent"} | START, "(x), profile is wrong: 'absent' is not one of"),

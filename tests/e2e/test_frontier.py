@@ -11,6 +11,7 @@ import pytest
 
 from effir.services.store import Store
 
+TEMPLATE = "{{ 7*7 }} {text}"
 VARIANTS = "1A,1M,full:neuron_score=magnitude:target_parameters={},1M:cut=reference:steps=0"
 
 
@@ -20,7 +21,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     given = importlib.util.spec_from_file_location("tiny", Path(__file__).parent / "tiny.py")
     module = importlib.util.module_from_spec(given)
     given.loader.exec_module(module)
-    found = module.overrides(tmp_path_factory.mktemp("tiny"), name="tiny-frontier", reference_steps=4, speed_seconds=0.5)
+    found = module.overrides(
+        tmp_path_factory.mktemp("tiny"), name="tiny-frontier", reference_steps=4, speed_seconds=0.5, query_template=TEMPLATE
+    )
     return {name: value for name, value in found.items() if value is not None and name not in {"variant", "keep_ratio"}}
 
 
@@ -58,6 +61,14 @@ def test_an_arm_that_fails_does_not_sink_the_others(first: tuple[int, dict[str, 
     assert rows["base"]["speedup"] == {}
     page = Store().get_bytes(found["report"]).decode()
     assert all(name in page for name in rows)
+
+
+def test_a_template_that_somebody_typed_reaches_every_phase_as_text(first: tuple[int, dict[str, Any], str], stack: Any) -> None:
+    run = f"s3://effir/runs/{first[1]['dag_run_id']}"
+    calls = {uri.rsplit("/", 1)[1]: Store().get_json(uri) for uri, _ in Store().list(f"{run}/calls")}
+    asked = [call["spec"]["query_template"] for call in calls.values() if "spec" in call]
+    assert {"references-0.json", "importance-0.json", "arm.finetune-0.json"} < set(calls)
+    assert set(asked) == {TEMPLATE}
 
 
 @pytest.mark.timeout(1800)

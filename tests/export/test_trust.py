@@ -1,15 +1,18 @@
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import yaml
 
 from effir.errors import BadInput
 from effir.export import trust
 from effir.export.verify import verify
+from effir.manifest import describe
 
 
 def update(path: Path, **changes: Any) -> None:
@@ -35,11 +38,38 @@ def test_changed_code_is_refused_and_never_run(export: Callable[..., Any], tmp_p
     assert not ran.exists()
 
 
+def test_an_mlmodel_says_which_code_mlflow_will_run(export: Callable[..., Any]) -> None:
+    one = export()
+    told = yaml.safe_load((one.folder / "MLmodel").read_text())["metadata"]
+    assert told == {"effir_code_sha256": hashlib.sha256((one.inner / "modeling_effir.py").read_bytes()).hexdigest()}
+    assert mlflow.models.get_model_info(str(one.folder)).metadata == told
+
+
+def test_the_manifest_beside_a_model_holds(export: Callable[..., Any]) -> None:
+    one = export()
+    about = {"phase": "finetune", "digest": "d", "key": {}, "numbers": {}, "seconds": 0, "forward_passes": 0, "created": ""}
+    files = {name: file.model_dump() for name, file in describe(one.folder).items()}
+    (one.folder / "manifest.json").write_text(json.dumps(about | {"files": files}))
+    trust.check(one.folder)
+    files["MLmodel"]["sha256"] = "0" * 64
+    (one.folder / "manifest.json").write_text(json.dumps(about | {"files": files}))
+    with pytest.raises(BadInput, match=r"MLmodel is not the file that .*manifest\.json describes"):
+        trust.check(one.folder)
+    (one.folder / "manifest.json").write_text("{}")
+    with pytest.raises(BadInput, match="is no manifest"):
+        trust.check(one.folder)
+
+
 def described(inner: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path = inner.parent / "MLmodel"
     flavors = yaml.safe_load(path.read_text())
     change(flavors["flavors"])
     path.write_text(yaml.safe_dump(flavors))
+
+
+def bound_elsewhere(inner: Path) -> None:
+    path = inner.parent / "MLmodel"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"metadata": {"effir_code_sha256": "0" * 64}}))
 
 
 def extra_module(inner: Path) -> None:
@@ -57,8 +87,11 @@ def extra_module(inner: Path) -> None:
         lambda inner: described(inner, lambda flavors: flavors["python_function"].update(loader_module="elsewhere")),
         lambda inner: described(inner, lambda flavors: flavors["python_function"].update(code="code")),
         lambda inner: described(inner, lambda flavors: flavors.update(sklearn={"pickled_model": "model.pkl"})),
+        bound_elsewhere,
+        lambda inner: (inner.parent / "MLmodel").write_text("flavors: ["),
+        lambda inner: (inner.parent / "MLmodel").write_text("- a list"),
     ],
-    ids=["file", "config", "tokenizer", "module", "loader", "code path", "flavor"],
+    ids=["file", "config", "tokenizer", "module", "loader", "code path", "flavor", "other code", "no yaml", "a list"],
 )
 def test_every_way_to_name_other_code_is_refused(export: Callable[..., Any], change: Callable[[Path], Any]) -> None:
     one = export()

@@ -51,7 +51,7 @@ def registered(name: str, digest: str, store: Store, folder: Path, run_id: str |
 def test_one_parent_run_a_dag_run_with_the_spec_as_params(client, name):
     run = begun(name)
     assert begun(name)["mlflow_run_id"] == run["mlflow_run_id"]
-    assert begun(name, "it's another")["mlflow_run_id"] != run["mlflow_run_id"]
+    assert begun(name, "manual__another")["mlflow_run_id"] != run["mlflow_run_id"]
     found = client.get_run(run["mlflow_run_id"])
     assert client.get_experiment(found.info.experiment_id).name == f"effir/{name}"
     assert found.data.params == {key: str(value) for key, value in RunSpec(name=name).model_dump().items()}
@@ -174,6 +174,16 @@ def test_a_damaged_registered_model_is_refused(mlflow, name, store, tmp_path):
     store.client.put_object(Bucket=bucket, Key=f"{key}/model/config.json", Body=b"{}")
     with pytest.raises(EffirError, match="damaged"):
         registry.download_model(f"models:/{name}/1", tmp_path / "x")
+
+
+@pytest.mark.parametrize("tag", ["effir.digest", "effir.manifest"])
+def test_a_version_whose_files_are_another_artifact_s_is_refused(client, name, store, tmp_path, tag):
+    registered(name, "a" * 64, store, tmp_path / "a")
+    _, other = published(store, tmp_path / "b", "b" * 64)
+    client.set_model_version_tag(name, "1", tag, "b" * 64 if tag == "effir.digest" else other)
+    with pytest.raises(BadInput, match=r"its files at .* are another artifact's"):
+        registry.download_model(f"models:/{name}/1", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_model_that_others_registered_can_be_a_base(client, name, store, tmp_path):

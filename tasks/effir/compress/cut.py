@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+
+from effir.reading import read_arrays, read_json
 
 
 @dataclass
@@ -29,6 +31,6 @@ class Cut:
     @classmethod
     def load(cls, folder: Path) -> "Cut":
         """Read what `save` wrote."""
-        plain = json.loads((folder / "cut.json").read_text())
-        neurons = {int(layer): kept for layer, kept in load_file(folder / "cut.safetensors").items()}
+        plain = read_json(folder / "cut.json")
+        neurons = {int(layer): kept for layer, kept in read_arrays(folder / "cut.safetensors").items()}
         return cls(plain["layers"], plain["drop_attention"], plain["drop_mlp"], neurons)

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
 from effir.compress.anatomy import ANATOMIES
 from effir.errors import BadInput
 from effir.export.modeling_effir import FAMILIES
+from effir.foreign_code import check_adapter
 from effir.retrieve.encode import Encoder
 from effir.retrieve.settings import Settings
 
@@ -40,36 +42,37 @@ def load_config(folder: Path) -> Any:
         raise BadInput(f"the configuration in {place} cannot be read: {_line(error)}") from error
 
 
-def load_backbone(folder: Path, dtype: Any = None, *, trust_remote_code: bool = False) -> Any:
+def load_backbone(folder: Path, dtype: Any = None) -> Any:
     """The backbone of an exported or a plain Hugging Face folder, in eval mode, on the CPU.
 
-    dtype: torch dtype or its name; None keeps that of the weights. An exported folder's own code is never run: the same
-    classes come from effir. Raises BadInput unless all weights are there, fit and are used (a plain folder's language-model head aside).
+    dtype: torch dtype or its name; None keeps that of the weights. No folder's own code is ever run: an exported folder's classes come
+    from effir. Raises BadInput unless all weights are there, fit and are used (a plain folder's language-model head aside).
     """
     place = model_folder(folder)
     kind = _kind(place)
+    check_adapter(str(place), place)
     loader = _family(place, kind)[1] if kind.startswith("effir_") else AutoModel
     disable_progress_bar()
-    options: dict[str, Any] = {} if loader is not AutoModel else {"trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {} if loader is not AutoModel else {"trust_remote_code": False}
     try:
         model, info = loader.from_pretrained(
             place, dtype=_dtype(dtype), use_safetensors=True, output_loading_info=True, local_files_only=True, **options
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise BadInput(f"the model in {place} cannot be loaded: {_line(error)}") from error
     described = ANATOMIES.get(kind) if loader is AutoModel else None
     _check_strict(place, info, described.head if described else ())
     return model.eval()
 
 
-def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of an exported or a plain Hugging Face folder. Raises BadInput if there is none that can be read."""
     place = model_folder(folder)
     try:
         if is_exported(place):
             return PreTrainedTokenizerFast.from_pretrained(place, local_files_only=True)
-        return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises no other kind
         raise BadInput(f"the tokenizer in {place} cannot be read: {_line(error)}") from error
 
 

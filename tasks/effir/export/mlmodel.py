@@ -10,7 +10,11 @@ from pathlib import Path
 
 import yaml
 
+from effir.manifest import sha256_of
+
 PACKAGES = ("mlflow", "sentence-transformers", "transformers", "torch")
+BOUND = "effir_code_sha256"
+"""Key of MLmodel's metadata that says which code MLflow's loader will run: it takes no flag that would have it run none."""
 
 
 def installed(packages: tuple[str, ...]) -> dict[str, str]:
@@ -25,7 +29,7 @@ def installed(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def write_mlmodel(folder: Path, width: int, data: str = "model") -> None:
-    """Write MLmodel, requirements.txt, python_env.yaml and conda.yaml; `data` is the model's folder, `width` the vectors' length.
+    """Write MLmodel, requirements.txt, python_env.yaml and conda.yaml; `data`: the model's folder, `width`: the vectors' length.
 
     predict(texts) embeds documents; predict(texts, params={"prompt_name": "query", "task": "query"}) embeds queries:
     the one chooses the template, the other the length at which texts are cut.
@@ -47,6 +51,7 @@ def write_mlmodel(folder: Path, width: int, data: str = "model") -> None:
     described = {
         "flavors": {"python_function": flavor},
         "mlflow_version": versions.get("mlflow"),
+        "metadata": {BOUND: sha256_of(folder / data / "modeling_effir.py")},
         "signature": {name: json.dumps(value) for name, value in signature.items()},
     }
     conda = {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip", {"pip": pins}]}

@@ -9,15 +9,21 @@ import yaml
 from effir.errors import BadInput
 from effir.export import modeling_effir
 from effir.export.loading import SETTINGS, model_folder
-from effir.manifest import sha256_of
+from effir.export.mlmodel import BOUND
+from effir.manifest import MANIFEST, parse, sha256_of
+from effir.names import check_links
 
 CODE = "modeling_effir.py"
 MODULES = "sentence_transformers.models."
 
 
 def check(folder: Path) -> None:
-    """Digests of all files of the model folder, and no code but effir's own. Raises BadInput naming the file otherwise."""
+    """Digests of all files of the model folder, and no code but effir's own. Raises BadInput naming the file otherwise.
+
+    Where the artifact's manifest lies beside the model, the digests in it hold too.
+    """
     inner = model_folder(folder)
+    check_links(inner)
     check_code(inner)
     if described := mlmodel_of(inner):
         _check_mlmodel(described)
@@ -27,6 +33,8 @@ def check(folder: Path) -> None:
             raise BadInput(f"{path} is missing: copy the exported folder again, with everything in it")
         if sha256_of(path) != digest:
             raise BadInput(f"{path} is not what effir wrote (its sha256 differs): copy or export the folder again")
+    if (beside := inner.resolve().parent / MANIFEST).is_file() and inner.resolve().name == "model":
+        _check_manifest(beside, inner)
 
 
 def mlmodel_of(inner: Path) -> Path | None:
@@ -50,17 +58,33 @@ def check_code(inner: Path) -> None:
         raise _foreign(inner / "modules.json")
 
 
+def own_code() -> str:
+    """sha256 of the one code file that an exported folder may carry, 64 hex digits."""
+    return sha256_of(Path(modeling_effir.__file__))
+
+
+def _check_manifest(path: Path, inner: Path) -> None:
+    for name, file in parse(_json(path), str(path)).files.items():
+        one = inner.parent / name
+        if not one.is_file() or sha256_of(one) != file.sha256:
+            raise BadInput(f"{one} is not the file that {path} describes: copy the artifact again, with everything in it")
+
+
 def _check_mlmodel(path: Path) -> None:
-    described = yaml.safe_load(path.read_text())
-    flavors = described.get("flavors", {}) if isinstance(described, dict) else {}
-    python = flavors.get("python_function", {})
+    try:
+        described = yaml.safe_load(path.read_text())
+        flavors = described["flavors"]
+        python, bound = flavors["python_function"], (described.get("metadata") or {}).get(BOUND, own_code())
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+        raise _foreign(path) from None
     if (
         list(flavors) != ["python_function"]
         or python.get("loader_module") != "mlflow.sentence_transformers"
         or python.get("data") != "model"
+        or "code" in python
+        or "model_code_path" in python
+        or bound != own_code()
     ):
-        raise _foreign(path)
-    if "code" in python or "model_code_path" in python:
         raise _foreign(path)
 
 

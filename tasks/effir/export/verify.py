@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from effir.errors import BadInput, EffirError
 from effir.export import trust
 from effir.export.describing import prefix_of
 from effir.export.loading import load_encoder, load_settings, model_folder
+from effir.reading import read_arrays
 
 TOLERANCE = 1e-4
 """Largest accepted difference of one component: room for another machine's order of summation, in float32."""
@@ -47,7 +47,7 @@ def differences(folder: Path, device: str = "cpu") -> dict[str, float]:
     folder = Path(folder)
     trust.check(folder)
     inner = model_folder(folder)
-    golden = load_file(inner / "golden.safetensors")
+    golden = read_arrays(inner / "golden.safetensors")
     about = json.loads((inner / "golden.json").read_text())
     found = {name: _difference(name, load, inner, about, golden, device) for name, load in LOADERS.items()}
     if trust.mlmodel_of(inner) and importlib.util.find_spec("mlflow"):

@@ -1,9 +1,9 @@
 """Which sub-layers go (Eq. 4-5)."""
 
-import json
 from typing import Any
 
 from effir.phases.job import Job
+from effir.reading import read_json
 
 FIELDS = ("variant",)
 
@@ -13,7 +13,7 @@ def run(job: Job) -> dict[str, Any]:
     from effir.compress import variants
     from effir.compress.scores import Importance
 
-    scores = Importance.from_json(json.loads((job.folder("importance") / "importance.json").read_text()))
+    scores = Importance.from_json(read_json(job.folder("importance") / "importance.json"))
     cut = variants.choose(job.spec.variant, scores)
     cut.save(job.out)
     job.say(f"{job.spec.variant}: attention dropped in layers {cut.drop_attention or '-'}, MLP in layers {cut.drop_mlp or '-'}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from effir.errors import BadInput
 from effir.phases.job import Job
 from effir.phases.stored import Stored, borrowed, collections
+from effir.reading import read_array, read_json
 
 if TYPE_CHECKING:
     from effir.retrieve.collections import Collection
@@ -80,10 +81,8 @@ def _dense(job: Job, one: Stored, uris: list[str]) -> "Run":
 
 def _vectors(job: Job, uri: str, what: str) -> tuple[Any, list[str]]:
     """WHAT.npy (n, d) and its n ids of an encoded shard."""
-    import numpy as np
-
     with borrowed(job, uri, f"{what}.npy", f"{what}_ids.json") as folder:
-        return np.load(folder / f"{what}.npy", allow_pickle=False), json.loads((folder / f"{what}_ids.json").read_text())
+        return read_array(folder / f"{what}.npy"), read_json(folder / f"{what}_ids.json")
 
 
 def _of_shard(one: Stored, number: int, vectors: Any, ids: list[str]) -> tuple[Any, list[str]]:

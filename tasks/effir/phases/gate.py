@@ -9,6 +9,7 @@ from effir.judge.gate import Candidate, Verdict, judge
 from effir.judge.quality import Limits, Scores
 from effir.manifest import Manifest
 from effir.phases.job import Job
+from effir.reading import read_columns
 from effir.services import registry
 from effir.spec import RunSpec
 
@@ -74,10 +75,9 @@ def standing_champion(job: Job, candidate: Manifest) -> dict[str, Any] | None:
 def read_scores(path: Path) -> dict[str, dict[str, Scores]]:
     """scores.parquet as model → collection → per-query nDCG@10."""
     import numpy as np
-    import pyarrow.parquet
 
     columns = ("model", "collection", "query_id", "cluster", "ndcg_at_10")
-    table = pyarrow.parquet.read_table(path, columns=list(columns)).to_pydict()
+    table = read_columns(path, columns)
     rows: dict[str, dict[str, list[tuple[str, str, float]]]] = {}
     for model, collection, query, cluster, value in zip(*(table[name] for name in columns), strict=True):
         given = (query, query if cluster is None else str(cluster), float("nan") if value is None else value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from effir.errors import BadInput
-from effir.manifest import MANIFEST, Manifest, describe, digest_of
+from effir.manifest import MANIFEST, Manifest, describe, digest_of, parse
 from effir.services.store import Store
 from effir.spec import RunSpec
 from effir.train.ranks import ALONE, Ranks
@@ -60,8 +60,8 @@ class Job:
         return self.folder_at(self._uri(name))
 
     def manifest_at(self, uri: str) -> Manifest:
-        """Manifest at a URI."""
-        return Manifest.model_validate(self.store.get_json(uri))
+        """Manifest at a URI. Raises BadInput if there is none, or it names what lies outside its artifact."""
+        return parse(self.store.get_json(uri), uri)
 
     def folder_at(self, uri: str) -> Path:
         """The artifact whose manifest is at `uri` as a local folder (downloaded once, by one rank of this machine)."""

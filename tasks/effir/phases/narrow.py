@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from effir.phases.job import Job
+from effir.reading import read_arrays, read_json
 from effir.spec import RunSpec
 
 BUDGET = ("target_speedup", "target_parameters", "max_document_tokens", "dtype", "device", "threads")
@@ -18,15 +19,13 @@ def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
 
 def run(job: Job) -> dict[str, Any]:
     """Turn neuron scores into the final cut and say what is left of the model."""
-    from safetensors.numpy import load_file
-
     from effir.compress import shapes, widths
     from effir.compress.cut import Cut
     from effir.compress.pictures import layer_widths
 
     spec = job.spec
     cut = Cut.load(job.folder("depth"))
-    scores = {int(layer): one for layer, one in load_file(job.folder("slim") / "scores.safetensors").items()}
+    scores = {int(layer): one for layer, one in read_arrays(job.folder("slim") / "scores.safetensors").items()}
     base = shapes.find(str(job.folder("base")))
     figures: dict[str, float] = {}
     if spec.has_target():
@@ -59,7 +58,7 @@ def _within(job: Job, base: Any, scores: dict[int, Any]) -> tuple[Any, dict[str,
 
     spec = job.spec
     device = ready(spec)
-    worth = Importance.from_json(json.loads((job.folder("importance") / "importance.json").read_text()))
+    worth = Importance.from_json(read_json(job.folder("importance") / "importance.json"))
     utility = budget.Utility(worth.mean["attention"], worth.mean["mlp"], scores)
     measured = costs.calibrate(base, [spec.max_document_tokens] * TEXTS, spec.dtype, device)
     target = budget.Target(spec.target_speedup, spec.target_parameters)

@@ -8,7 +8,7 @@ from effir.phases.job import Job
 from effir.spec import RunSpec
 
 FIELDS = (
-    "base_model", "base_revision", "trust_remote_code", "dtype", "training_data", "training_examples", "hard_negatives",
+    "base_model", "base_revision", "trust_remote_code", "base_code", "dtype", "training_data", "training_examples", "hard_negatives",
     "collections", "test_queries", "test_documents", "calibration_text", "shard_documents", "seed",
 )  # fmt: skip
 
@@ -115,7 +115,12 @@ def _base(job: Job) -> tuple[Path, int]:
     spec = job.spec
     folder = job.scratch / "parts" / "base"
     base = write_base(
-        _local(job, spec.base_model), folder, dtype=spec.dtype, revision=spec.base_revision, trust_remote_code=spec.trust_remote_code
+        _local(job, spec.base_model),
+        folder,
+        dtype=spec.dtype,
+        revision=spec.base_revision,
+        trust_remote_code=spec.trust_remote_code,
+        code=spec.base_code,
     )
     for _, count, _ in variants.parse(spec.variant):
         variants.check(spec.variant, count, base.layers)

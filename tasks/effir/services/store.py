@@ -17,7 +17,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 
 from effir.errors import BadInput, EffirError, OutOfReach
-from effir.manifest import MANIFEST, File, Manifest, describe
+from effir.manifest import MANIFEST, File, Manifest, describe, parse
+from effir.names import below
 
 BLOCK = 1 << 22
 WORKERS = 4
@@ -118,15 +119,21 @@ class Store:
     def download(self, prefix: str, files: dict[str, File], folder: Path) -> Path:
         """Copy files of an artifact into a local folder, checking every digest.
 
-        Raises EffirError naming a file that is missing or damaged; nothing is left behind under its name then.
+        Raises EffirError naming a file that is missing or damaged; nothing is left behind under its name then. Raises BadInput
+        before anything is written for a name that leads out of the folder.
         """
+        targets = {name: below(folder, name, f"the manifest below {prefix}") for name in files}
         with ThreadPoolExecutor(WORKERS) as pool:
-            list(pool.map(lambda item: self._get_file(f"{prefix}/{item[0]}", item[1], folder / item[0]), files.items()))
+            list(pool.map(lambda item: self._get_file(f"{prefix}/{item[0]}", item[1], targets[item[0]]), files.items()))
         return folder
 
     def download_prefix(self, prefix: str, folder: Path) -> Path:
-        """Copy everything below a prefix into a local folder, or a single object to that path. Raises BadInput if nothing is there."""
-        targets = {uri: folder / uri.removeprefix(prefix.rstrip("/") + "/") for uri, _ in self.list(prefix)}
+        """Copy everything below a prefix into a local folder, or a single object to that path.
+
+        Raises BadInput if nothing is there, or, before anything is written, for a key that leads out of the folder.
+        """
+        keys = {uri: uri.removeprefix(prefix.rstrip("/") + "/") for uri, _ in self.list(prefix) if not uri.endswith("/")}
+        targets = {uri: below(folder, key, prefix) for uri, key in keys.items()}
         if not targets and self.exists(prefix):
             targets = {prefix: folder}
         if not targets:
@@ -144,7 +151,7 @@ class Store:
         """A finished artifact whose every byte is in place, or None. Damage is a miss: its manifest is removed."""
         prefix = self.artifact(phase, digest)
         try:
-            manifest = Manifest.model_validate(self.get_json(f"{prefix}/{MANIFEST}"))
+            manifest = parse(self.get_json(f"{prefix}/{MANIFEST}"), prefix)
         except _Absent:
             return None
         except ValueError:
@@ -175,7 +182,7 @@ class Store:
         manifest = manifest.model_copy(update={"files": self.upload(folder, prefix)})
         if self.put_json(f"{prefix}/{MANIFEST}", manifest.model_dump(), only_if_absent=True):
             return manifest
-        return Manifest.model_validate(self.get_json(f"{prefix}/{MANIFEST}"))
+        return parse(self.get_json(f"{prefix}/{MANIFEST}"), prefix)
 
     def _put_file(self, path: Path, uri: str) -> None:
         bucket, key = split(uri)

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+
+from effir.reading import read_json, read_tensors
 
 
 def save(folder: Path, parameters: Mapping[str, torch.Tensor], optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -30,13 +32,13 @@ def save(folder: Path, parameters: Mapping[str, torch.Tensor], optimiser: torch.
 
 def load(folder: Path, parameters: Mapping[str, torch.Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """Put back what `save` wrote and return its JSON state."""
-    tensors = load_file(folder / "state.safetensors")
+    tensors = read_tensors(folder / "state.safetensors")
     with torch.no_grad():
         for name, value in parameters.items():
             value.copy_(tensors[f"parameter.{name}"].to(value.device))
             prefixes = {key.split(".")[1] for key in tensors if key.startswith("moment.") and key.endswith(f".{name}")}
             optimiser.state[value] = {key: _placed(key, tensors[f"moment.{key}.{name}"], value) for key in sorted(prefixes)}
-    state = json.loads((folder / "state.json").read_text())
+    state = read_json(folder / "state.json")
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

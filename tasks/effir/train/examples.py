@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from effir.errors import BadInput
+from effir.reading import read_json
 from effir.retrieve.collections import Collection, load_folder
 from effir.retrieve.files import Document, document_text, read_corpus, read_lines, write_corpus, write_lines
 
@@ -58,7 +59,7 @@ class Choice(NamedTuple):
 
 def load(folder: Path) -> TrainingSet:
     """Read a training set. Raises BadInput naming file and line for anything `from_jsonl` refuses."""
-    about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    about = read_json(folder / "dataset.json")
     corpus = read_corpus(folder / "corpus.jsonl")
     names = {"positives": "positives", "negatives": "negatives", "positive_scores": "positive_scores", "negative_scores": "negative_scores"}
     examples = _read(folder / "examples.jsonl", names, corpus)

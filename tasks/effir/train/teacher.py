@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from effir.errors import BadInput, EffirError
+from effir.foreign_code import check_adapter, check_pickles
 from effir.retrieve import minilm
 from effir.train.examples import TrainingSet
 from effir.train.losses import group_entropy
@@ -89,11 +91,15 @@ def _bi_encoder(
 def _cross_encoder(
     training: TrainingSet, name: str, device: str, progress: Callable[[int, int], None] | None, ranks: Ranks
 ) -> tuple[Scores, int]:
+    from safetensors import SafetensorError
     from sentence_transformers import CrossEncoder
 
+    if (folder := Path(name).expanduser()).is_dir():
+        check_adapter(f"the teacher {name}", folder)
+        check_pickles(f"the teacher {name}", folder)
     try:
-        model: Any = CrossEncoder(name, device=device)
-    except (OSError, ValueError) as error:
+        model: Any = CrossEncoder(name, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True})
+    except (OSError, ValueError, SafetensorError) as error:
         raise BadInput(
             f"the teacher {name!r} cannot be loaded ({str(error).splitlines()[0]}): give a local folder, or teacher=minilm, data or none"
         ) from None
