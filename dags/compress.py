@@ -15,22 +15,16 @@ from airflow.sdk import DAG, Asset, AssetAny, Metadata, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 import alerts
+from approval import Approval
+from assets import BASE, CANDIDATE, CHAMPION, TRAINING
 from deployments import Deployment, deployments
 from form import params
 from launch import phase
 from pools import computing, mapped_computing, shards_at_once
 
+APPROVAL = "Asks a person, with the verdict as text, where the spec wants approval; otherwise skipped."
 STARTED = ("manual", "scheduled", "asset_triggered", "operator_triggered")
 LABEL = "{{ task.arguments['model'] }} · {{ task.arguments['collection'] }} · {{ task.arguments['shard'] }}"
-
-
-def asset(name: str) -> Asset:
-    """An asset by its name, such as effir/champion; an s3:// address here would load boto3 at every parse."""
-    return Asset(name=name, group="effir")
-
-
-CANDIDATE, CHAMPION = asset("effir/candidate"), asset("effir/champion")
-TRAINING, BASE = asset("effir/training-data"), asset("effir/base-model")
 
 
 @task
@@ -98,7 +92,9 @@ def compress(
 
         evidence = models | {"evaluate": evaluated, "speed": timed, "verify": verified}
         judged = computing("gate", inputs=evidence | {"champion": begun})
-        promoted = phase("promote", inputs=evidence | {"gate": judged, "prepare": prepared})
+        answer = Approval(task_id="approval", begun=begun, judged=judged, candidate=candidate, doc_md=APPROVAL).output
+        crowning = evidence | {"gate": judged, "prepare": prepared}
+        promoted = phase("promote", inputs=crowning, arguments={"approval": answer}, trigger_rule="none_failed")
         announce(begun, promoted)
         made = {"prepare": prepared, "teacher": taught, "importance": scored, "depth": dropped, "slim": slimmed, "narrow": cut}
         phase("report", inputs=made | encoded | evidence | {"gate": judged, "promote": promoted}, summarise=True)

@@ -36,11 +36,12 @@ SENTENCES: dict[str, str] = json.loads((Path(__file__).parent / "phases.json").r
 class Phase(BaseOperator):
     """One phase of a run: writes its call, lets the runner run it, hands its result back.
 
-    The first one is given the trigger form; every other phase the spec that the first made of it.
+    The first one is given the trigger form; every other phase the spec that the first made of it, or one of its own.
 
     inputs:    name → result of an earlier phase, a list of them, or a manifest URI
-    spec:      another spec than the one that the first phase made
+    spec:      another spec than the one that the first phase made, where there is such a phase
     caption:   what people tell the executions of a mapped phase apart by; the cache does not care
+    form:      another trigger form than the run's, {profile, field: value}
     only:      of a list of results, the model whose results are meant
     asks:      parameters of the form that are arguments of this phase, and no fields of the spec
     summarise: tell the phase, as its argument `phases`, how those before it went
@@ -57,6 +58,7 @@ class Phase(BaseOperator):
         arguments: Any = None,
         spec: Any = None,
         caption: Any = None,
+        form: dict[str, Any] | None = None,
         only: str = "",
         asks: tuple[str, ...] = (),
         summarise: bool = False,
@@ -68,6 +70,7 @@ class Phase(BaseOperator):
         self.arguments = arguments if arguments is not None else {}
         self.spec = spec
         self.caption = caption if caption is not None else {}
+        self.form = form
         self.only = only
         self.asks = asks
         self.summarise = summarise
@@ -122,13 +125,14 @@ class Phase(BaseOperator):
 
     def call(self, context: Any) -> dict[str, Any]:
         """What the phase is told."""
-        run = {"id": run_of(context), "mlflow_run_id": None, "airflow_url": airflow_url(context)}
-        if self.phase in FORM:
-            form = {name: value for name, value in context["params"].items() if value is not None}
+        run = {"id": run_of(context), "by": started_by(context), "mlflow_run_id": None, "airflow_url": airflow_url(context)}
+        if self.form or self.phase in FORM:
+            given = self.form or context["params"]
+            form = {name: value for name, value in given.items() if value is not None and name not in self.arguments}
             asked = {name: form.pop(name, "") for name in self.asks}
             return {"run": run, "profile": form.pop("profile"), "overrides": form, "arguments": self.arguments | asked}
         begun = context["ti"].xcom_pull(task_ids=BEGIN)
-        run["mlflow_run_id"] = begun["output"]["mlflow_run_id"]
+        run["mlflow_run_id"] = begun["output"]["mlflow_run_id"] if begun else None
         inputs = {name: found for name, value in self.inputs.items() if (found := pick(name, value, self.only))}
         arguments = dict(self.arguments)
         if self.summarise:
@@ -237,8 +241,7 @@ def write(uri: str, value: dict[str, Any]) -> None:
 
 def read(uri: str) -> dict[str, Any]:
     """The JSON at an s3:// address."""
-    bucket, key = split(uri)
-    return json.loads(s3().read_key(key, bucket))
+    return json.loads(read_text(uri))
 
 
 @functools.cache
@@ -249,10 +252,21 @@ def s3() -> Any:
     return S3Hook(aws_conn_id=CONNECTION)
 
 
+def read_text(uri: str) -> str:
+    """The text at an s3:// address."""
+    bucket, key = split(uri)
+    return s3().read_key(key, bucket)
+
+
 def split(uri: str) -> tuple[str, str]:
     """Bucket and key of an s3:// address."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
+
+
+def started_by(context: Any) -> str | None:
+    """The user who triggered this run, where somebody did."""
+    return getattr(context.get("dag_run"), "triggering_user_name", None)
 
 
 def airflow_url(context: Any) -> str | None:

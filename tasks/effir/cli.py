@@ -371,6 +371,24 @@ def policies(
     print(json.dumps(found, indent=1))
 
 
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="The registered model whose champion is taken back.")],
+    to: Annotated[int | None, typer.Option(min=1, help="The former champion to bring back, if not the one before.")] = None,
+    why: Annotated[str, typer.Option(help="Kept in the log.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the log's record as JSON, and nothing else, on standard output.")] = False,
+) -> None:
+    """Bring a former champion back in one act; refused where one of its files is gone or damaged."""
+    from effir.services import local, promotions
+    from effir.services import rollback as going_back
+    from effir.services.store import Store
+
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        os.environ.update(local.client_environment())
+    record = going_back.rollback(Store(), name, str(to) if to else None, why, who=promotions.author())
+    print(json.dumps(record, indent=1) if as_json else promotions.sentence(record))
+
+
 # What there is to choose from
 
 

@@ -84,6 +84,11 @@ def digest_of(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def content_of(files: Mapping[str, File]) -> str:
+    """Digest of what an artifact's files hold: the same for the same bytes under the same paths, 64 hex digits."""
+    return digest_of({path: file.sha256 for path, file in files.items()})
+
+
 def sha256_of(path: Path) -> str:
     """sha256 of a file, 64 hex digits."""
     with path.open("rb") as stream:

@@ -202,6 +202,8 @@ class RunSpec(BaseModel):
     min_query_speedup: float = field(1.0, "Gate", "Smallest accepted query speed-up over the reference.", ge=0, le=1000)
     min_document_speedup: float = field(1.0, "Gate", "Smallest accepted document speed-up over the reference.", ge=0, le=1000)
     max_parameters: int | None = field(None, "Gate", "Largest accepted number of parameters.", ge=1)
+    approval: bool = field(False, "Gate", "Ask a person in Airflow before a candidate that passed becomes the champion.")
+    approval_hours: float = field(24, "Gate", "Hours to wait for an answer; then the candidate stays a challenger.", gt=0, le=8760)
 
     # Compute
     device: Literal["auto", "cpu", "cuda"] = field("auto", "Compute", "Where phases compute.")

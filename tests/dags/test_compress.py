@@ -9,14 +9,14 @@ COMPUTING = {
     "prepare", "teacher", "importance", "depth", "slim", "narrow", "finetune_reference", "finetune_candidate",
     "encode", "evaluate", "speed", "verify", "gate",
 }  # fmt: skip
-OTHERS = {"begin", "encode_calls", "promote", "announce", "report"}
+OTHERS = {"begin", "encode_calls", "approval", "promote", "announce", "report"}
 TELL = """
 from airflow.serialization.serialized_objects import DagSerialization
 
 def told(task):
     return {
         "pool": [task.pool, task.pool_slots], "at_once": task.max_active_tis_per_dag,
-        "retries": task.retries, "doc": task.doc_md, "upstream": sorted(task.upstream_task_ids),
+        "retries": task.retries, "rule": task.trigger_rule.value, "doc": task.doc_md, "upstream": sorted(task.upstream_task_ids),
         "outlets": [one.name for one in task.outlets], "inlets": [one.name for one in task.inlets],
     }
 
@@ -83,11 +83,13 @@ def test_assets(parsed: dict[str, Any]) -> None:
         "finetune_candidate": ["effir/candidate"],
         "announce": ["effir/champion"],
     }
+    assert parsed["dags"]["effir_rollback"]["tasks"]["announce"]["outlets"] == ["effir/champion"]
     assert tasks["prepare"]["inlets"] == ["effir/training-data", "effir/base-model"]
 
 
 def test_deployments_make_scheduled_dags(parsed: dict[str, Any]) -> None:
-    assert set(parsed["dags"]) == {"effir_compress", "effir_compress_nightly", "effir_compress_on_data", "effir_frontier"}
+    ours = {"effir_frontier", "effir_rollback", "effir_verify"}
+    assert set(parsed["dags"]) == {"effir_compress", "effir_compress_nightly", "effir_compress_on_data"} | ours
     assert parsed["dags"]["effir_compress_nightly"]["schedule"] == "0 3 * * *"
     assert parsed["dags"]["effir_compress_nightly"]["params"]["lora_rank"] == 8
     assert parsed["dags"]["effir_compress_on_data"]["params"]["lora_rank"] is None
@@ -98,6 +100,13 @@ def test_any_asset_of_a_deployment_starts_it(parsed: dict[str, Any]) -> None:
     assert kind == "SerializedAssetAny"
     assert names == ["effir/training-data", "effir/base-model", "warehouse/clicks"]
     assert leaves == ["SerializedAsset", "SerializedAsset", "SerializedAssetNameRef"]
+
+
+def test_promote_waits_for_the_answer_and_runs_where_nobody_is_asked(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["effir_compress"]["tasks"]
+    assert "approval" in tasks["promote"]["upstream"]
+    assert {"begin", "gate"} <= set(tasks["approval"]["upstream"])
+    assert {name: task["rule"] for name, task in tasks.items() if task["rule"] != "all_success"} == {"promote": "none_failed"}
 
 
 def test_nothing_is_backfilled(parsed: dict[str, Any]) -> None:
@@ -138,5 +147,5 @@ print(json.dumps(found))
 
 def test_an_unknown_runner_is_an_import_error(parse_dags: Callable[..., Any]) -> None:
     errors = parse_dags("print(json.dumps(list(bag.import_errors.values())))", EFFIR_RUNNER="donkey")
-    assert len(errors) == 2
+    assert len(errors) == 3
     assert all("EFFIR_RUNNER is 'donkey': choose one of process" in error for error in errors)

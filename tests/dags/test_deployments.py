@@ -81,7 +81,9 @@ def told(read: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def test_wrong_entries_leave_the_right_ones_in_place(told: dict[str, Any]) -> None:
     names = [entry["name"] for entry in RIGHT]
     assert told["right"] == names
-    assert told["dags"] == sorted(["effir_compress", "effir_frontier", *(f"effir_compress_{name}" for name in names)])
+    assert told["dags"] == sorted(
+        ["effir_compress", "effir_frontier", "effir_rollback", "effir_verify", *(f"effir_compress_{name}" for name in names)]
+    )
 
 
 @pytest.mark.parametrize("number", range(len(WRONG)), ids=lambda number: WRONG[number][1])
@@ -98,7 +100,7 @@ def test_airflow_shows_an_import_error_of_the_check_alone(told: dict[str, Any]) 
 
 @pytest.mark.parametrize(("name", "reason"), [("comma", "cannot be read as JSON"), ("object", "must hold a list of entries")])
 def test_a_file_that_is_no_list_leaves_the_dag_itself(read: dict[str, dict[str, Any]], name: str, reason: str) -> None:
-    assert read[name]["dags"] == ["effir_compress", "effir_frontier"]
+    assert read[name]["dags"] == ["effir_compress", "effir_frontier", "effir_rollback"]
     (sentence,) = read[name]["wrong"]
     assert reason in sentence
     assert reason in "".join(read[name]["errors"].values())

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from effir.services.airflow import Airflow
 from effir.services.store import Store
 
 FIELDS = {
@@ -52,8 +55,26 @@ def first(stack_home: Path, overrides: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def second(first: dict[str, Any], stack_home: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The summary of the same run without that limit."""
-    return outcome(stack_home, 0, overrides)
+    """The summary of the same run without that limit, after a person was asked and said yes."""
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(approve, stack_home)
+        summary = outcome(stack_home, 0, overrides | {"approval": True, "approval_hours": 1})
+    assert asked.result()["body"].startswith("# Promoted")
+    return summary
+
+
+def approve(home: Path) -> dict[str, Any]:
+    """Answer what Airflow asks next with yes; returns what was shown."""
+    ports, secrets = (json.loads((home / "stack" / name).read_text()) for name in ("ports.json", "secrets.json"))
+    airflow = Airflow(f"http://127.0.0.1:{ports['airflow']}", "admin", secrets["airflow_password"])
+    runs, deadline = "dags/effir_compress/dagRuns", time.monotonic() + 1500
+    while time.monotonic() < deadline:
+        for shown in airflow._call("GET", f"{runs}/~/hitlDetails?response_received=false")["hitl_details"]:
+            place = f"{runs}/{shown['task_instance']['dag_run_id']}/taskInstances/approval/-1/hitlDetails"
+            airflow._call("PATCH", place, json={"chosen_options": ["Approve"], "params_input": {}})
+            return shown
+        time.sleep(1)
+    raise AssertionError("nobody was asked")
 
 
 def outcome(home: Path, code: int, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +121,7 @@ def test_what_was_done_before_is_found(second: dict[str, Any], stack: Any) -> No
 
 def test_a_promoted_model_is_the_champion(second: dict[str, Any], stack: Any) -> None:
     assert second["verdict"] == "promoted"
+    assert second["reasons"][-1] == "approved by admin"
     assert second["model"] == {"name": "tiny", "version": "1", "aliases": ["challenger", "champion"]}
     events = stack.airflow._call("GET", "assets/events?limit=100&order_by=-timestamp")["asset_events"]
     crowned = [event for event in events if event["name"] == "effir/champion"]

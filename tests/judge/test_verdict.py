@@ -3,6 +3,7 @@ import json
 import numpy as np
 
 from effir.judge.gate import judge
+from effir.judge.verdict import Rule, Verdict
 
 
 def test_json_has_every_field_and_no_nan(case):
@@ -30,3 +31,21 @@ def test_markdown_names_the_champion_it_was_judged_against(case):
     assert "champion at the time: none" in judge(*case.arguments()).to_markdown()
     case.champion = {"version": "3", "digest": "cand"}
     assert "champion at the time: version 3 (cand)" in judge(*case.arguments()).to_markdown()
+
+
+def test_a_verdict_comes_back_from_json_with_what_else_was_told_left_out(case):
+    verdict = judge(*case.arguments())
+    told = json.loads(json.dumps(verdict.to_json() | {"data": {}, "code": "c"}))
+    assert Verdict.from_json(told).to_json() == json.loads(json.dumps(verdict.to_json()))
+    assert Verdict.from_json(told).to_markdown() == verdict.to_markdown()
+
+
+def test_one_more_rule_decides_if_it_does_not_hold(case):
+    promoted = judge(*case.arguments())
+    assert promoted.verdict == "promoted"
+    approved, refused = promoted.but(Rule("approved", True, "yes")), promoted.but(Rule("approved", False, "no"))
+    assert (approved.verdict, approved.reasons) == ("promoted", [*promoted.reasons, "yes"])
+    assert (refused.verdict, refused.reasons) == ("rejected", ["no"])
+    again = refused.but(Rule("other", False, "nor that"))
+    assert (again.verdict, again.reasons) == ("rejected", ["no", "nor that"])
+    assert "| approved |  |  |  | **fails** | no |" in refused.to_markdown()

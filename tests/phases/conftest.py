@@ -12,9 +12,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from effir.manifest import MANIFEST, Manifest, digest_of
+from effir.manifest import MANIFEST, Manifest, content_of, digest_of
 from effir.phases.execute import execute
-from effir.services import registry
+from effir.services import promotions, registry
 from effir.services.store import Store
 
 TINY = Path(__file__).parents[1] / "e2e" / "tiny.py"
@@ -44,10 +44,12 @@ class Judged:
         self.run = {"id": f"manual__{name}", "airflow_url": "http://127.0.0.1:1/run", "mlflow_run_id": None}
         self.inputs: dict[str, str] = {}
         self.weights = "weights"
+        self.champion: str | None = None
+        self.encoding, self.data = "one way", dict.fromkeys(self.queries, "one version")
 
     def publish(self, phase: str, files: dict[str, bytes], **about: object) -> str:
         """Publish an artifact of these files; returns its manifest's URI."""
-        digest = digest_of({"phase": phase, "files": {path: data.hex() for path, data in files.items()}, "for": self.name})
+        digest = digest_of({"phase": phase, "files": {path: data.hex() for path, data in files.items()}, "for": self.name, "about": about})
         folder = self.folder / digest
         for path, data in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -70,13 +72,17 @@ class Judged:
         self.inputs["reference"] = self.model("reference", "full-size")
         self.inputs["candidate"] = self.model("candidate", self.weights)
         candidate = Manifest.model_validate(self.store.get_json(self.inputs["candidate"]))
-        self.inputs["evaluate"] = self.publish("evaluate", self.scores())
+        digests = {name: self.inputs[name].rsplit("/", 2)[1] for name in ("reference", "candidate")} | {"champion": self.champion}
+        models = {name: {"digest": digests.get(name), "encoding": self.encoding} for name in self.offset if name != "bm25"}
+        made = {"key": {"code": "v1", "libraries": {}}, "output": {"models": models, "data": self.data}}
+        self.inputs["evaluate"] = self.publish("evaluate", self.scores(), **made)
         side = {
             kind: {"reference": [ratio] * 9, "candidate": [1.0] * 9, "ratio": ratio, "interval": [ratio - 0.02, ratio + 0.02], "bound": 2.0,
                    "of_bound": ratio / 2}
             for kind, ratio in self.ratio.items()
         }  # fmt: skip
-        self.inputs["speed"] = self.publish("speed", {"speed.json": json.dumps(side | {"protocol": "by turns", "machine": {}}).encode()})
+        speed = {"speed.json": json.dumps(side | {"protocol": "by turns", "machine": {}}).encode()}
+        self.inputs["speed"] = self.publish("speed", speed, key={"inputs": digests})
         proof = {
             "candidate": candidate.digest, "files": {path: file.sha256 for path, file in candidate.files.items()},
             "loaders": {"effir": 1e-7}, "tolerance": 1e-4, "passed": True,
@@ -119,11 +125,20 @@ class Judged:
     def crown(self, weights: str = "weights") -> str:
         """Register a model with these weights and make it the champion; returns its manifest's URI."""
         uri = self.model("candidate", weights)
-        digest = uri.rsplit("/", 2)[1]
-        source = uri.removesuffix("/manifest.json")
-        version = registry.register(self.name, source, run_id=None, digest=digest, manifest=uri, description="", tags={})
-        registry.crown(self.name, version)
+        to = self.register(uri)
+        promotions.record(
+            self.store, self.name, "promote", promotions.champion(self.store, self.name), to, why=["told to"], who="x", code="c"
+        )
+        promotions.settle(self.store, self.name)
+        self.champion = to["digest"]
         return uri
+
+    def register(self, uri: str) -> dict[str, str]:
+        """Make an artifact a version of the model; returns what the log says of it."""
+        manifest = Manifest.model_validate(self.store.get_json(uri))
+        to = {"digest": manifest.digest, "manifest": uri, "source": uri.removesuffix("/manifest.json"), "files": content_of(manifest.files)}
+        about = {"run_id": None, "digest": manifest.digest, "manifest": uri, "description": "", "tags": {"effir.files": to["files"]}}
+        return to | {"version": registry.register(self.name, to["source"], **about)}
 
 
 @pytest.fixture

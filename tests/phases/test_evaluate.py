@@ -42,7 +42,13 @@ def publish(store: Store, phase: str, key: dict[str, Any], folder: Path) -> str:
     return f"{store.artifact(phase, manifest.digest)}/manifest.json"
 
 
-def encode(store: Store, given: Collection, model: str, shards: int, folder: Path) -> list[str]:
+def told(name: str, shards: int) -> dict[str, Any]:
+    """The key of a collection."""
+    return {"phase": "collection", "name": name, "shards": shards}
+
+
+def encode(store: Store, given: Collection, model: str, shards: int, folder: Path, data: str | None = None, digest: str = "m") -> list[str]:
+    """Vectors of a collection stored in so many shards. data: digest of another one that they were made from; digest: the model's."""
     ids, seed = list(given.corpus), len(model)
     documents, queries = vectors(len(ids), seed), vectors(len(given.queries), seed + 1)
     uris = []
@@ -54,8 +60,9 @@ def encode(store: Store, given: Collection, model: str, shards: int, folder: Pat
         if shard == 0:
             np.save(here / "queries.npy", queries)
             (here / "queries_ids.json").write_text(json.dumps(list(given.queries)))
-        arguments = {"model": model, "collection": given.name, "shard": shard}
-        uris.append(publish(store, "encode", {"arguments": arguments, "shards": shards, "from": [ids, list(given.queries)]}, here))
+        key = {"arguments": {"model": model, "collection": given.name, "shard": shard}, "code": "v1", "libraries": {}, "spec": {}}
+        inputs = {"collection": data or digest_of(told(given.name, shards)), "model": digest}
+        uris.append(publish(store, "encode", key | {"inputs": inputs, "shards": shards, "from": [ids, list(given.queries)]}, here))
     return uris
 
 
@@ -73,7 +80,7 @@ def fetch(store: Store, result: dict[str, Any], folder: Path) -> Path:
 
 def stored(store: Store, given: Collection, shards: int, folder: Path) -> str:
     here = save_folder(given, folder / f"{given.name}-in-{shards}", shard_documents=len(given.corpus) // shards)
-    return publish(store, "collection", {"name": given.name, "shards": shards}, here)
+    return publish(store, "collection", told(given.name, shards), here)
 
 
 @pytest.fixture
@@ -111,6 +118,8 @@ def test_files_agree_with_each_other_and_with_beir(s3_store: Store, given: tuple
     assert table["bm25"]["alpha"]["ndcg_at_10"] > table["reference"]["alpha"]["ndcg_at_10"], "random vectors lose against words"
     expected = {"alpha/ndcg_at_10", "reference/alpha/ndcg_at_10", "beta/ndcg_at_10", "reference/beta/ndcg_at_10"}
     assert set(result["numbers"]) == expected
+    assert result["output"]["data"] == {one.name: digest_of(told(one.name, 3)) for one in collections}
+    assert {model: made["digest"] for model, made in result["output"]["models"].items()} == {"reference": "m", "candidate": "m"}
     assert result["numbers"]["alpha/ndcg_at_10"] == table["candidate"]["alpha"]["ndcg_at_10"]
 
 
@@ -141,9 +150,16 @@ def test_what_does_not_fit_together_is_refused(s3_store: Store, given: tuple[lis
         evaluate(s3_store, shards, [])
     fewer = replace(collections[0], name="beta", queries={"q1": "x"}, qrels={"q1": {"d1": 1}})
     with pytest.raises(BadInput, match="not those of beta"):
-        evaluate(s3_store, encode(s3_store, fewer, "candidate", 3, tmp_path), uris[1:])
+        evaluate(s3_store, encode(s3_store, fewer, "candidate", 3, tmp_path / "fewer"), uris[1:])
+    same_ids = encode(s3_store, collections[1], "candidate", 3, tmp_path / "texts", data="other texts under the same ids")
+    with pytest.raises(BadInput, match="candidate for beta were made from another version of it"):
+        evaluate(s3_store, same_ids, uris[1:])
+    one, other = (encode(s3_store, collections[1], "candidate", 3, tmp_path / digest, digest=digest) for digest in ("1", "2"))
+    with pytest.raises(BadInput, match="not all made by one model in one way"):
+        evaluate(s3_store, [one[0], *other[1:]], uris[1:])
+    data = digest_of(told("beta", 3))
     for shards, number in ((4, 0), (3, 1)):
         others = {key if key != "d30" else "d99": document for key, document in collections[1].corpus.items()}
-        moved = encode(s3_store, replace(collections[1], corpus=others), "candidate", shards, tmp_path / "moved")
+        moved = encode(s3_store, replace(collections[1], corpus=others), "candidate", shards, tmp_path / "moved", data)
         with pytest.raises(BadInput, match=f"shard {number} of beta was encoded from another version of it"):
             evaluate(s3_store, moved, uris[1:])

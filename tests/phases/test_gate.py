@@ -1,10 +1,14 @@
 import json
+import re
 
 import numpy as np
 import pytest
 
 from effir.errors import EffirError
+from effir.manifest import code_version, digest_of
 from effir.phases.gate import FIELDS, limits_of, read_scores
+from effir.services import promotions
+from effir.services.rollback import rollback
 from effir.spec import RunSpec
 
 
@@ -43,18 +47,83 @@ def test_the_champion_itself_needs_no_new_trial(judged):
 
 def test_the_candidate_has_to_match_the_champion_too(judged):
     judged.offset["champion"] = 0.2
-    judged.prepare().inputs["champion"] = judged.crown("better weights")
-    result = judged.execute("gate")
+    judged.inputs["champion"] = judged.crown("better weights")
+    result = judged.prepare().execute("gate")
     assert result["output"]["verdict"] == "rejected"
     assert result["output"]["champion"]["version"] == "1"
     assert all("of the champion" in reason for reason in result["output"]["reasons"])
 
 
-def test_a_champion_crowned_meanwhile_stops_the_gate(judged):
+def test_a_champion_crowned_meanwhile_whose_scores_nobody_has_stops_the_gate(judged):
     judged.prepare()
     judged.crown("other weights")
-    with pytest.raises(EffirError, match=r"version 1 of .* was crowned while this run was under way.*trigger the run again"):
+    with pytest.raises(promotions.Overtaken, match=r"version 1 of .* was crowned while this run was under way.*trigger the run again"):
         judged.execute("gate")
+
+
+def crowned_by_a_run(judged, **changes):
+    """Another run of the same model crowns a better candidate, after this one has evaluated; `changes` of what it did differently."""
+    with pytest.MonkeyPatch.context() as patch:
+        better = judged.offset | {"candidate": 0.1}
+        for name, value in {"offset": better, "weights": "better weights", "inputs": {}, "run": {"id": "another"}}.items():
+            patch.setattr(judged, name, value)
+        for name, value in changes.items():
+            patch.setattr(judged, name, value)
+        judged.prepare().execute("gate")
+        assert judged.execute("promote")["output"]["verdict"] == "promoted"
+
+
+def test_a_champion_crowned_meanwhile_is_compared_by_the_scores_that_crowned_it(judged):
+    judged.prepare()
+    crowned_by_a_run(judged)
+    result = judged.execute("gate")
+    assert (result["output"]["verdict"], result["output"]["champion"]["version"]) == ("rejected", "1")
+    rules = [rule for rule in json.loads(judged.read("gate", "verdict.json"))["rules"] if rule["rule"] == "not_inferior_to_champion"]
+    assert {rule["collection"]: round(rule["value"], 1) for rule in rules} == {"code": -0.1, "papers": -0.1}
+
+
+@pytest.mark.parametrize("changes", [{"encoding": "another way"}, {"data": {"code": "one version", "papers": "another"}}])
+def test_scores_on_other_data_or_from_other_settings_are_not_compared(judged, changes):
+    judged.prepare()
+    crowned_by_a_run(judged, **changes)
+    with pytest.raises(promotions.Overtaken, match="on other data or settings"):
+        judged.execute("gate")
+
+
+@pytest.mark.parametrize(("model", "phase", "what"), [("candidate", "evaluate", "vectors"), ("reference", "speed", "speed")])
+def test_evidence_about_another_model_is_refused(judged, model, phase, what):
+    judged.prepare()
+    other = dict(judged.inputs)
+    judged.inputs = {}
+    judged.weights = "other weights"
+    if model == "reference":
+        judged.model = lambda name, weights, make=judged.model: make(name, weights + (" more" if name == model else ""))
+    judged.prepare()
+    judged.inputs[phase] = other[phase]
+    with pytest.raises(EffirError, match=f"the {what} of the {model} are of .*trigger the run again"):
+        judged.execute("gate")
+
+
+def test_what_was_taken_back_is_not_crowned_again(judged):
+    judged.crown("old weights")
+    judged.crown()
+    rollback(judged.store, judged.name, None, "users complain", who="somebody")
+    judged.offset["champion"], judged.champion = 0.0, judged.model("candidate", "old weights").rsplit("/", 2)[1]
+    result = judged.prepare().execute("gate")
+    (reason,) = result["output"]["reasons"]
+    assert result["output"]["verdict"] == "rejected"
+    assert re.search(r"version 2, which somebody took back on \d{4}-\d\d-\d\d \(users complain\); `effir rollback .* --to 2`", reason)
+    rollback(judged.store, judged.name, "2", "", who="somebody")
+    assert judged.execute("gate")["output"]["reasons"] == ["already champion"]
+
+
+def test_the_verdict_names_data_files_and_code(judged):
+    judged.prepare().execute("gate")
+    told = json.loads(judged.read("gate", "verdict.json"))
+    files = judged.store.get_json(judged.inputs["candidate"])["files"]
+    assert told["data"] == judged.data
+    assert told["files"] == digest_of({path: file["sha256"] for path, file in files.items()})
+    assert told["code"] == code_version("effir.phases.gate")
 
 
 def test_the_spec_decides_the_limits():

@@ -51,3 +51,16 @@ def test_a_failed_run_gives_its_sentence(stack: Any) -> None:
     assert caught.value.exit_code == 2
     assert said[0].startswith("run effir-")
     assert [line.split()[:2] for line in said[1:] if "running" not in line] == [["begin", "success"], ["prepare", "failed"]]
+
+
+def test_whoever_waits_is_told_that_a_person_is_asked() -> None:
+    class Asked(Airflow):
+        def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+            return [{"task_id": "approval", "map_index": -1, "state": "awaiting_input", "start_date": "2026-01-01T00:00:00Z"}]
+
+    said: list[str] = []
+    follower = Follower(Asked("http://127.0.0.1:1", "admin", ""), "manual__1", said.append)
+    follower.look()
+    follower.look()
+    page = "http://127.0.0.1:1/dags/effir_compress/runs/manual__1/tasks/approval/required_actions"
+    assert said == [f"{'approval':<36} waits for a person's answer: {page}"]

@@ -142,26 +142,27 @@ def test_a_digest_is_registered_once_and_brought_up_to_date(client, name, store,
     assert 4000 < len(found.description) < 5000
 
 
-def test_there_is_a_champion_at_every_moment(client, name, store, tmp_path):
-    assert registry.champion(name) is None
-    for digest in "abc":
+def test_aliases_point_at_versions_and_away_again(client, name, store, tmp_path):
+    assert (registry.aliases(name), registry.by_alias(name, "champion")) == ({}, None)
+    for digest in "ab":
         registered(name, digest * 64, store, tmp_path / digest)
-    assert registry.champion(name) is None
-    registry.crown(name, "1")
-    assert registry.champion(name)["version"] == "1"
-    registry.crown(name, "2")
-    registry.crown(name, "2")
-    assert dict(client.get_registered_model(name).aliases) == {"champion": "2", "previous": "1"}
-    registry.challenger(name, "3")
-    assert registry.by_alias(name, "challenger")["digest"] == "c" * 64
+    registry.point(name, "champion", "1")
+    registry.point(name, "champion", "2")
+    registry.point(name, "previous", "1")
+    assert dict(client.get_registered_model(name).aliases) == registry.aliases(name) == {"champion": "2", "previous": "1"}
+    registry.unpoint(name, "previous")
+    assert dict(client.get_registered_model(name).aliases) == {"champion": "2"}
     source = store.artifact("finetune", "b" * 64)
-    assert registry.champion(name) == {"version": "2", "source": source, "manifest": f"{source}/{MANIFEST}", "digest": "b" * 64}
-    assert registry.aliases(name, "2") == ["champion"]
+    found = {"version": "2", "source": source, "manifest": f"{source}/{MANIFEST}", "digest": "b" * 64, "files": None}
+    assert registry.by_alias(name, "champion") == found
+    registry.tag(name, "2", "effir.files", "f" * 64)
+    assert registry.by_alias(name, "champion") == found | {"files": "f" * 64}
+    assert [registry.has_version(name, one) for one in ("2", "3")] == [True, False]
 
 
 def test_a_registered_model_comes_back_as_the_folder_that_loads(mlflow, name, store, tmp_path):
     registered(name, "a" * 64, store, tmp_path / "a")
-    registry.crown(name, "1")
+    registry.point(name, "champion", "1")
     by_alias = registry.download_model(f"models:/{name}@champion", tmp_path / "x")
     by_version = registry.download_model(f"models:/{name}/1", tmp_path / "y")
     assert by_alias == tmp_path / "x" / "model"
@@ -184,6 +185,13 @@ def test_a_version_whose_files_are_another_artifact_s_is_refused(client, name, s
     with pytest.raises(BadInput, match=r"its files at .* are another artifact's"):
         registry.download_model(f"models:/{name}/1", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_model_whose_manifest_was_exchanged_is_refused(mlflow, name, store, tmp_path):
+    registered(name, "a" * 64, store, tmp_path / "a")
+    registry.tag(name, "1", "effir.files", "f" * 64)
+    with pytest.raises(EffirError, match="is not what was registered"):
+        registry.download_model(f"models:/{name}/1", tmp_path / "x")
 
 
 def test_a_model_that_others_registered_can_be_a_base(client, name, store, tmp_path):

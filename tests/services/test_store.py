@@ -194,3 +194,14 @@ def test_what_others_see_of_a_published_artifact(store: Store, folder: Path, eve
     store.publish(manifest(), folder)
     assert Store().get_json(uri)["forward_passes"] == 3
     assert set(Store().etags(store.artifact("depth", "d" * 64))) >= {uri}
+
+
+def test_what_is_damaged_is_named(store: Store, folder: Path) -> None:
+    files = store.upload(folder, f"{store.root}/here")
+    assert store.damaged(f"{store.root}/here", files) == ()
+    bucket, key = split(f"{store.root}/here/inner/two.bin")
+    store.client.put_object(Bucket=bucket, Key=key, Body=b"other")
+    assert store.damaged(f"{store.root}/here", files) == ("inner/two.bin",)
+    store.delete([f"{store.root}/here/one.json"])
+    assert set(store.damaged(f"{store.root}/here", files)) == {"inner/two.bin", "one.json"}
+    assert not store.intact(f"{store.root}/here", files)

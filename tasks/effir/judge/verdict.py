@@ -1,6 +1,7 @@
 """A verdict and the rules behind it, as JSON and as text."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 
@@ -37,6 +38,17 @@ class Verdict:
         plain = asdict(self)
         plain["rules"] = [{key: value for key, value in rule.items() if value is not None} for rule in plain["rules"]]
         return plain
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> "Verdict":
+        """The verdict that verdict.json holds; what else it tells is left out."""
+        return cls(**{one.name: told[one.name] for one in fields(cls)} | {"rules": [Rule(**rule) for rule in told["rules"]]})
+
+    def but(self, rule: Rule) -> "Verdict":
+        """The same with one more rule, which decides if it does not hold."""
+        reasons = self.reasons if rule.passed or self.verdict == "rejected" else []
+        verdict = self.verdict if rule.passed else "rejected"
+        return replace(self, verdict=verdict, rules=[*self.rules, rule], reasons=[*reasons, rule.text])
 
     def to_markdown(self) -> str:
         """The same as text: a sentence and a table of the rules."""

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from effir.phases.job import Job
-from effir.services import registry
+from effir.services import promotions, registry
 from effir.spec import RunSpec
 
 FRESH = True
@@ -15,7 +15,7 @@ def run(job: Job) -> dict[str, Any]:
     """Write spec.json; output: spec, mlflow_run_id, champion (null or {version, manifest, digest})."""
     spec = job.spec.model_dump()
     (job.out / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
-    crowned = registry.champion(job.spec.name)
+    crowned = promotions.champion(job.store, job.spec.name)
     champion = {name: crowned[name] for name in ("version", "manifest", "digest")} if crowned and crowned["manifest"] else None
     job.output.update(spec=spec, mlflow_run_id=registry.begin_run(job.run, job.spec), champion=champion)
     standing = f"version {champion['version']}" if champion else "none yet"

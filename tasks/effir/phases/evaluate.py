@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effir.errors import BadInput
+from effir.manifest import digest_of
 from effir.phases.job import Job
 from effir.phases.stored import Stored, borrowed, collections
 from effir.reading import read_array, read_json
@@ -15,14 +16,18 @@ if TYPE_CHECKING:
 
 FIELDS = ()
 DEPTH = 1000
+MAKING = ("code", "libraries", "spec")
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Writes scores.parquet, metrics.json, runs/MODEL/COLLECTION.trec and mteb/MODEL/COLLECTION.json."""
+    """Writes scores.parquet, metrics.json, runs/MODEL/COLLECTION.trec and mteb/MODEL/COLLECTION.json.
+
+    output: models {name: {digest, encoding}} whose vectors were searched, data {collection: digest}.
+    """
     from effir.retrieve import metrics
 
     given = collections(job)
-    encodes = _encodes(job)
+    encodes, made = _encodes(job, given)
     if unknown := sorted({name for _, name in encodes} - set(given)):
         raise BadInput(f"phase evaluate was given vectors of {', '.join(unknown)}, but not the collection itself")
     rows: list[dict[str, Any]] = []
@@ -43,19 +48,36 @@ def run(job: Job) -> dict[str, Any]:
         job.progress(done + 1, len(models) * len(given), f"{model} {name} {table[model][name]['ndcg_at_10']:.4f}")
     write_scores(rows, job.out / "scores.parquet")
     _write_json(job.out / "metrics.json", table | _mean_13(table, given))
+    job.output.update(models=made, data={name: _digest(one.uri) for name, one in given.items()})
     return _numbers(table)
 
 
-def _encodes(job: Job) -> dict[tuple[str, str], list[str]]:
-    """(model, collection) → manifest URIs of its shards, in order."""
+def _encodes(job: Job, given: dict[str, Stored]) -> tuple[dict[tuple[str, str], list[str]], dict[str, dict[str, Any]]]:
+    """(model, collection) → manifest URIs of its shards, in order; and how each model's vectors were made, {digest, encoding}.
+
+    digest: the model's, None for minilm; encoding: digest of code, libraries and settings.
+    """
     shards: dict[tuple[str, str], dict[int, str]] = {}
+    made: dict[str, dict[str, Any]] = {}
     for uri in job.inputs.get("encodes") or []:
-        arguments = job.manifest_at(uri).key["arguments"]
-        shards.setdefault((arguments["model"], arguments["collection"]), {})[int(arguments["shard"])] = uri
+        key = job.manifest_at(uri).key
+        arguments, inputs = key["arguments"], key["inputs"]
+        model, name = arguments["model"], arguments["collection"]
+        shards.setdefault((model, name), {})[int(arguments["shard"])] = uri
+        if name in given and inputs["collection"] != _digest(given[name].uri):
+            raise BadInput(f"the vectors of {model} for {name} were made from another version of it: encode it again")
+        how = {"digest": inputs.get("model"), "encoding": digest_of({part: key[part] for part in MAKING})}
+        if made.setdefault(model, how) != how:
+            raise BadInput(f"the vectors of {model} were not all made by one model in one way: encode them again")
     for (model, name), found in shards.items():
         if sorted(found) != list(range(len(found))):
             raise BadInput(f"phase evaluate was given the shards {sorted(found)} of {model} for {name}: one is missing")
-    return {key: [found[number] for number in sorted(found)] for key, found in shards.items()}
+    return {key: [found[number] for number in sorted(found)] for key, found in shards.items()}, made
+
+
+def _digest(uri: str) -> str:
+    """What names an artifact: artifacts/PHASE/DIGEST/manifest.json."""
+    return uri.rsplit("/", 2)[1]
 
 
 def lexical(one: Stored) -> "Run":

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from effir.errors import EffirError
-from effir.judge.gate import Candidate, Verdict, judge
+from effir.judge.gate import Candidate, judge
 from effir.judge.quality import Limits, Scores
-from effir.manifest import Manifest
+from effir.judge.verdict import Rule, Verdict
+from effir.manifest import Manifest, code_version, content_of
+from effir.phases import evidence
 from effir.phases.job import Job
 from effir.reading import read_columns
-from effir.services import registry
+from effir.services import promotions
 from effir.spec import RunSpec
 
 FRESH = True
@@ -22,10 +23,20 @@ FIELDS = (
 
 def run(job: Job) -> dict[str, Any]:
     """Write verdict.json and verdict.md; output: verdict, reasons, champion (the one judged against)."""
-    manifest = job.manifest("candidate")
-    crowned = standing_champion(job, manifest)
+    verdict, told = decide(job)
+    write(job, verdict, told)
+    job.say(verdict.to_markdown())
+    job.output.update(verdict=verdict.verdict, reasons=verdict.reasons, champion=verdict.champion)
+    return _numbers(verdict)
+
+
+def decide(job: Job) -> tuple[Verdict, dict[str, Any]]:
+    """The verdict against the champion that stands now, and what else verdict.json tells: data, digest of the candidate's files, code."""
+    manifest, data = job.manifest("candidate"), evidence.check(job)
+    scores = read_scores(job.file("evaluate", "scores.parquet"))
+    crowned = standing_champion(job, manifest, scores)
     verdict = judge(
-        scores=read_scores(job.file("evaluate", "scores.parquet")),
+        scores=scores,
         speed=json.loads(job.file("speed", "speed.json").read_text()),
         proof=json.loads(job.file("verify", "proof.json").read_text()),
         candidate=Candidate(
@@ -34,11 +45,23 @@ def run(job: Job) -> dict[str, Any]:
         champion=crowned,
         limits=limits_of(job.spec),
     )
-    (job.out / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=1, allow_nan=False))
+    if gone := promotions.withdrawn(job.store, job.spec.name, manifest.digest):
+        verdict = verdict.but(Rule("not_withdrawn", False, _withdrawn(job.spec.name, gone)))
+    return verdict, {"data": data, "files": content_of(manifest.files), "code": code_version("effir.phases.gate")}
+
+
+def write(job: Job, verdict: Verdict, told: dict[str, Any]) -> None:
+    """verdict.json and verdict.md."""
+    (job.out / "verdict.json").write_text(json.dumps(verdict.to_json() | told, indent=1, allow_nan=False))
     (job.out / "verdict.md").write_text(verdict.to_markdown())
-    job.say(verdict.to_markdown())
-    job.output.update(verdict=verdict.verdict, reasons=verdict.reasons, champion=verdict.champion)
-    return _numbers(verdict)
+
+
+def _withdrawn(name: str, record: dict[str, Any]) -> str:
+    version, why = record["from"]["version"], f" ({'; '.join(record['why'])})" if record["why"] else ""
+    return (
+        f"the candidate is version {version}, which {record['who']} took back on {record['at'][:10]}{why}; "
+        f"`effir rollback {name} --to {version}` makes it the champion all the same"
+    )
 
 
 def limits_of(spec: RunSpec) -> Limits:
@@ -58,17 +81,21 @@ def limits_of(spec: RunSpec) -> Limits:
     )
 
 
-def standing_champion(job: Job, candidate: Manifest) -> dict[str, Any] | None:
-    """The registry's champion now. Raises EffirError if it is not the one whose scores this run has."""
-    crowned = registry.champion(job.spec.name)
-    if crowned is None or crowned["digest"] == candidate.digest:
+def standing_champion(job: Job, candidate: Manifest, scores: dict[str, dict[str, Scores]]) -> dict[str, Any] | None:
+    """The champion now, whose scores are added where another run has them.
+
+    Raises EffirError if there are none to compare the candidate with.
+    """
+    crowned = promotions.champion(job.store, job.spec.name)
+    if crowned is None or crowned["digest"] == candidate.digest or evidence.has(job, crowned):
         return crowned
-    scored = job.manifest("champion").digest if job.has("champion") else None
-    if scored != crowned["digest"]:
-        raise EffirError(
-            f"version {crowned['version']} of {job.spec.name} was crowned while this run was under way, so the candidate was not "
-            "compared with it: trigger the run again"
+    found = evidence.elsewhere(job, crowned)
+    if found is None:
+        raise promotions.Overtaken(
+            f"version {crowned['version']} of {job.spec.name} was crowned while this run was under way, and on other data or settings, so "
+            "the candidate cannot be compared with it: trigger the run again, which finds everything else done"
         )
+    scores["champion"] = found
     return crowned
 
 

@@ -22,7 +22,7 @@ IMAGES = {
 
 def run(job: Job) -> dict[str, Any]:
     """Write report.html; output: report (URI), summary (last-run.json), overview (nDCG@10 and Recall@100 by collection and model)."""
-    verdict = json.loads(job.file("gate", "verdict.json").read_text())
+    verdict = json.loads(job.file("promote", "verdict.json").read_text())
     speed = json.loads(job.file("speed", "speed.json").read_text())
     metrics = json.loads(job.file("evaluate", "metrics.json").read_text())
     uri = f"{job.store.artifact('report', job.digest)}/report.html"

@@ -94,6 +94,9 @@ class Follower:
                 task.told = task.told if before == "running" else time.monotonic()
                 task.seconds = _since(instance["start_date"])
                 self._progress(key, task)
+            elif task.state == "awaiting_input" != before:
+                page = run_page(self.airflow.url, self.run_id, self.dag)
+                self.say(f"{task.name:<36} waits for a person's answer: {page}/tasks/{key[0]}/required_actions")
 
     def phases(self) -> list[dict[str, Any]]:
         """Every phase as last-run.json lists it, in the order in which they began."""

@@ -64,6 +64,10 @@ class Api:
         """PATCH api/2.0/mlflow/`path`."""
         return self._call("PATCH", path, {"json": body})
 
+    def delete(self, path: str, **body: Any) -> dict[str, Any]:
+        """DELETE api/2.0/mlflow/`path`."""
+        return self._call("DELETE", path, {"json": body})
+
     def _call(self, method: str, path: str, content: dict[str, Any]) -> dict[str, Any]:
         for attempt in range(ATTEMPTS):
             if attempt:

@@ -1,7 +1,7 @@
-"""MLflow: runs that record what happened, and the registry in which a champion is crowned.
+"""MLflow: runs that record what happened, and the registry of models. Who is champion, promotions.py decides.
 
-A parent run for each DAG run (tag effir.dag_run_id) and a child for each phase that computes. A model version refers to
-its S3 folder and carries the digest and the manifest's URI as tags (effir.digest, effir.manifest).
+A parent run for each DAG run (tag effir.dag_run_id) and a child for each phase that computes. A model version refers to its S3 folder and
+carries as tags the digest, the manifest's URI and the digest of the files' contents (effir.digest, effir.manifest, effir.files).
 """
 
 import json
@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from effir.errors import BadInput, Stopped
-from effir.manifest import MANIFEST, digest_of, parse
+from effir.errors import BadInput, EffirError, Stopped
+from effir.manifest import MANIFEST, content_of, digest_of, parse
 from effir.names import check_name, check_run_id
 from effir.services.mlflow_api import Api, Denied, Refused
 from effir.services.store import Store, plain_errors, split
@@ -124,13 +124,8 @@ def log_datasets(run_id: str, parts: dict[str, str]) -> None:
 # Models
 
 
-def champion(name: str) -> dict[str, Any] | None:
-    """The crowned version: {version, source, manifest, digest}, or None while there is none."""
-    return by_alias(name, "champion")
-
-
 def by_alias(name: str, alias: str) -> dict[str, Any] | None:
-    """The version that bears an alias: {version, source, manifest, digest}, or None."""
+    """The version that bears an alias: {version, source, manifest, digest, files}, or None."""
     return _read_version(name, alias=alias)
 
 
@@ -161,24 +156,41 @@ def register(name: str, source: str, *, run_id: str | None, digest: str, manifes
     return version
 
 
-def crown(name: str, version: str) -> None:
-    """Make a version the champion with one call; the one before becomes `previous` first, so that there always is a champion."""
-    before = champion(name)
-    if before and before["version"] == version:
-        return
-    if before:
-        _alias(name, "previous", before["version"])
-    _alias(name, "champion", version)
+def aliases(name: str) -> dict[str, str]:
+    """Alias → version of a registered model; empty where there is no such model."""
+    try:
+        found = Api().get("registered-models/get", name=name)["registered_model"].get("aliases", [])
+    except Refused as refusal:
+        if refusal.code in ABSENT:
+            return {}
+        raise
+    return {one["alias"]: str(one["version"]) for one in found}
 
 
-def challenger(name: str, version: str) -> None:
-    """Give a version the alias `challenger`."""
-    _alias(name, "challenger", version)
+def point(name: str, alias: str, version: str) -> None:
+    """Have an alias name this version."""
+    Api().post("registered-models/alias", name=name, alias=alias, version=version)
 
 
-def aliases(name: str, version: str) -> list[str]:
-    """The aliases that a version bears, sorted."""
-    return sorted(Api().get("model-versions/get", name=name, version=version)["model_version"].get("aliases", []))
+def unpoint(name: str, alias: str) -> None:
+    """Take an alias away."""
+    Api().delete("registered-models/alias", name=name, alias=alias)
+
+
+def tag(name: str, version: str, key: str, value: str) -> None:
+    """Set a tag of a version."""
+    Api().post("model-versions/set-tag", name=name, version=version, key=key, value=value)
+
+
+def has_version(name: str, version: str) -> bool:
+    """Whether there is such a version."""
+    try:
+        Api().get("model-versions/get", name=name, version=version)
+    except Refused as refusal:
+        if refusal.code in ABSENT:
+            return False
+        raise
+    return True
 
 
 def download_model(uri: str, folder: Path) -> Path:
@@ -208,11 +220,13 @@ def _download_artifact(uri: str, version: dict[str, Any], folder: Path) -> None:
             f"{uri} was registered as {version['digest']}, and its files at {source} are another artifact's: register it again, or choose "
             "another version"
         )
+    if version["files"] not in (None, content_of(manifest.files)):
+        raise EffirError(f"{uri} is not what was registered: its manifest {version['manifest']} describes other files")
     store.download(source, manifest.files, folder)
 
 
 def find_model(uri: str) -> dict[str, Any]:
-    """{version, source, manifest, digest} of a models:/ URI. Raises BadInput if it does not parse or names nothing."""
+    """{version, source, manifest, digest, files} of a models:/ URI. Raises BadInput if it does not parse or names nothing."""
     parsed = MODEL_URI.match(uri)
     if not parsed:
         raise BadInput(f"{uri!r} is not a model address: write models:/NAME@ALIAS or models:/NAME/VERSION")
@@ -254,11 +268,8 @@ def _version(found: dict[str, Any]) -> dict[str, Any]:
         "source": found["source"],
         "manifest": tags.get("effir.manifest"),
         "digest": tags.get("effir.digest"),
+        "files": tags.get("effir.files"),
     }
-
-
-def _alias(name: str, alias: str, version: str) -> None:
-    Api().post("registered-models/alias", name=name, alias=alias, version=version)
 
 
 def _experiment(api: Api, name: str) -> str:

@@ -163,6 +163,10 @@ class Store:
 
     def intact(self, prefix: str, files: dict[str, File]) -> bool:
         """Whether every file is there with the right bytes (all of them are read)."""
+        return not self.damaged(prefix, files)
+
+    def damaged(self, prefix: str, files: dict[str, File]) -> tuple[str, ...]:
+        """The files that are missing or hold other bytes (all of them are read)."""
 
         def good(item: tuple[str, File]) -> bool:
             try:
@@ -171,7 +175,7 @@ class Store:
                 return False
 
         with ThreadPoolExecutor(WORKERS) as pool:
-            return all(pool.map(good, files.items()))
+            return tuple(name for name, sound in zip(files, pool.map(good, files.items()), strict=True) if not sound)
 
     def _parts_intact(self, manifest: Manifest) -> bool:
         return all(self.find(*uri.rsplit("/", 3)[1:3]) for uri in manifest.parts.values())
