@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from launch import Ending, Phase
+from launch import OUT_OF_MEMORY, STOPPED, Ending, Phase
 
 DIE_WITH_PARENT = 1
 
@@ -21,7 +21,7 @@ class ProcessPhase(Phase):
         """EFFIR_COMMAND names another program than the `effir` beside this Python."""
         effir = os.environ.get("EFFIR_COMMAND") or shlex.quote(str(Path(sys.executable).parent / "effir"))
         env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "_AIRFLOW"))}
-        ending = Ending()
+        ending, kills = Ending(), memory_kills()
         with subprocess.Popen(
             [*shlex.split(effir), *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             preexec_fn=end_with_parent,
@@ -29,12 +29,27 @@ class ProcessPhase(Phase):
             for line in self.process.stdout:
                 print(line, end="", flush=True)
                 ending.hear(line)
-        return self.process.returncode, ending.sentence
+        return outcome(self.process.returncode, memory_kills() > kills, ending.sentence)
 
     def on_kill(self) -> None:
         """Ask the phase to stop: it keeps its checkpoint."""
         if process := getattr(self, "process", None):
             process.terminate()
+
+
+def outcome(code: int, short_of_memory: bool, sentence: str) -> tuple[int, str]:
+    """What a process's end means, in a phase's own exit codes: below 0 stands the signal that killed it."""
+    if code == -signal.SIGKILL and short_of_memory:
+        return OUT_OF_MEMORY, "the process was killed for want of memory"
+    if code in (-signal.SIGKILL, -signal.SIGTERM):
+        return STOPPED, f"the process was killed ({signal.Signals(-code).name})"
+    return code, sentence
+
+
+def memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory since it started."""
+    lines = Path("/proc/vmstat").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def end_with_parent() -> None:

@@ -31,6 +31,8 @@ def command(folder: Path, body: str) -> str:
         ("print('effir: k is 40, and there are 30 layers', file=sys.stderr); sys.exit(2)", [2, "k is 40, and there are 30 layers"]),
         ("print('effir: stopped'); print('bye'); sys.exit(75)", [75, "stopped"]),
         ("raise ValueError('wrong')", [1, "ValueError: wrong"]),
+        ("os.kill(os.getpid(), signal.SIGKILL)", [75, "the process was killed (SIGKILL)"]),
+        ("os.kill(os.getpid(), signal.SIGTERM)", [75, "the process was killed (SIGTERM)"]),
     ],
 )
 def test_exit_code_and_last_sentence(in_airflow: Callable[..., Any], tmp_path: Path, body: str, told: list[Any]) -> None:
@@ -92,3 +94,8 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+
+
+def test_what_the_kernel_kills_for_want_of_memory_counts_as_that(in_airflow: Callable[..., Any]) -> None:
+    script = "import process; print(json.dumps([process.outcome(code, True, 'said') for code in (-9, -15, 1, 0)]))"
+    assert [told[0] for told in in_airflow(script)] == [76, 75, 1, 0]
