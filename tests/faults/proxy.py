@@ -39,18 +39,22 @@ class Plan:
     injected: int = 0
     requests: int = 0
     listings: dict[str, bytes] = field(default_factory=dict)
-    on_request: Callable[[int], None] | None = None
+    on_request: Callable[[int, bool], None] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def draw(self, method: str, path: str) -> str:
-        """The fault that this request suffers, or nothing."""
+    def draw(self, method: str, path: str) -> tuple[int, str]:
+        """The request's number, and the fault that it suffers, or nothing."""
         with self.lock:
             self.requests += 1
             number = self.requests
             hit = bool(self.kind) and self._fits(method, path) and self.chance.random() < self.rate
+        self.tell(number, False)
+        return number, self.kind if hit else ""
+
+    def tell(self, number: int, answered: bool) -> None:
+        """Let it be known that the server is about to be asked for the so-manieth time, or has answered."""
         if self.on_request:
-            self.on_request(number)
-        return self.kind if hit else ""
+            self.on_request(number, answered)
 
     def count(self) -> None:
         """A fault was done."""
@@ -93,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         plan, asked = self.server.plan, Message(self.headers.items(), self._body())
-        fault = plan.draw(self.command, self.path)
+        number, fault = plan.draw(self.command, self.path)
         if fault in ("5xx", "throttled"):
             plan.count()
             if fault == "throttled" or plan.chance.random() < 0.5:
@@ -115,6 +119,7 @@ class Handler(BaseHTTPRequestHandler):
                 asked.body = _flipped(asked.body, plan.chance)
                 fault = ""
         given = self._forward(asked)
+        plan.tell(number, True)
         return self._give(given, fault)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer

@@ -79,5 +79,7 @@ class StoredCheckpoints:
 
     def _remove_all_but(self, kept: list[str]) -> None:
         """Also what a killed process left half-written. What a listing does not show yet goes the next time."""
-        found = [uri for uri, _ in self.store.list(self.prefix) if uri.removeprefix(f"{self.prefix}/").partition("/")[0] not in {*kept, INDEX}]
+        found = [
+            uri for uri, _ in self.store.list(self.prefix) if uri.removeprefix(f"{self.prefix}/").partition("/")[0] not in {*kept, INDEX}
+        ]
         self.store.delete(sorted(found, key=lambda uri: not uri.endswith(MANIFEST)))

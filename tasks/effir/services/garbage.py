@@ -56,7 +56,9 @@ def seconds_of(text: str) -> float:
 
 def airflow_of(settings: dict[str, str]) -> Airflow:
     """Airflow as these settings reach it, asked once: raises EffirError where it does not answer."""
-    airflow = Airflow(settings["EFFIR_AIRFLOW_URL"], settings.get("EFFIR_AIRFLOW_USER", "admin"), settings.get("EFFIR_AIRFLOW_PASSWORD", ""))
+    airflow = Airflow(
+        settings["EFFIR_AIRFLOW_URL"], settings.get("EFFIR_AIRFLOW_USER", "admin"), settings.get("EFFIR_AIRFLOW_PASSWORD", "")
+    )
     airflow.unfinished()
     return airflow
 
@@ -107,7 +109,13 @@ def rows(found: list[Garbage]) -> list[dict[str, Any]]:
     for one in found:
         by_kind[one.kind].append(one)
     return [
-        {"kind": kind, "count": len(ones), "bytes": sum(one.bytes for one in ones), "why": KINDS[kind], "places": [one.place for one in ones]}
+        {
+            "kind": kind,
+            "count": len(ones),
+            "bytes": sum(one.bytes for one in ones),
+            "why": KINDS[kind],
+            "places": [one.place for one in ones],
+        }
         for kind, ones in by_kind.items()
     ]
 

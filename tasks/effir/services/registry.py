@@ -148,7 +148,7 @@ def by_alias(name: str, alias: str) -> dict[str, Any] | None:
 def every_version() -> dict[str, list[dict[str, Any]]]:
     """Every registered model with all of its versions: name → [{version, source, manifest, digest}]."""
     api = Api()
-    found = {one["name"]: [] for one in _pages(api, "registered-models/search", "registered_models")}
+    found: dict[str, list[dict[str, Any]]] = {one["name"]: [] for one in _pages(api, "registered-models/search", "registered_models")}
     for one in _pages(api, "model-versions/search", "model_versions"):
         found.setdefault(one["name"], []).append(_version(one))
     return found

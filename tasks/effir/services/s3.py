@@ -93,7 +93,9 @@ def _plain(uri: str, error: Exception) -> EffirError:
     if code in {"403", "401", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "Forbidden"}:
         return BadInput(f"S3 refused {uri} with {code}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if code in FULL:
-        return OutOfReach(f"S3 has no room for {uri} ({code}): free some space or raise the quota, and run again; what was finished is kept")
+        return OutOfReach(
+            f"S3 has no room for {uri} ({code}): free some space or raise the quota, and run again; what was finished is kept"
+        )
     if code == "NoSuchBucket":
         return BadInput(f"the bucket of {uri} does not exist: create it or set EFFIR_STORE")
     return EffirError(f"S3 failed on {uri}: {code or error}")
