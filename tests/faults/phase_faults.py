@@ -1,4 +1,4 @@
-"""Faults that befall one phase: it is killed, runs out of memory or disk, or S3 does it wrong; then it is started again until it is done."""
+"""Faults that befall one phase (killed, out of memory or disk, an S3 that does it wrong); then it is started again until it is done."""
 
 import os
 import random
@@ -19,6 +19,7 @@ from .work import STEPS, Ended, Run, Step, differs
 BAD_INPUT, STOPPED, OUT_OF_MEMORY, NO_RIGHT = 2, 75, 76, 99
 SHRINKING = {"finetune", "slim"}
 TRAININGS = [step for step in STEPS if step.phase in SHRINKING]
+HEAVY = tuple(step for step in STEPS if step.phase in {"prepare", "importance", "slim", "finetune", "encode", "speed", "verify", "assess"})
 WEIGHTS = {"finetune": "model/model.safetensors", "slim": "scores.safetensors"}
 TOLERANCE = 1e-5
 TRIES = 6
