@@ -13,6 +13,7 @@ from safetensors.torch import load
 
 from effir.manifest import MANIFEST
 
+from . import services
 from .proxy import Plan, Proxy
 from .work import STEPS, Ended, Run, Step, differs
 
@@ -217,7 +218,21 @@ def short_of_disk(bench: Bench, row: Row, step: Step) -> bool:
     return True
 
 
-# S3
+# A program of the stack, or S3
+
+
+def without(bench: Bench, row: Row, step: Step, program: str) -> None:
+    """A program of the stack is restarted at a random moment of a phase; the phase is done in the end, started again if need be."""
+    run, chance, at = bench.fresh(), bench.chance, []
+
+    def meanwhile(_: int) -> None:
+        time.sleep(chance.uniform(0.0, bench.base.seconds[step.label]))
+        at.append(time.monotonic())
+        services.restart(program, chance)
+        services.answers(program)
+
+    ended = run.once(step, meanwhile=meanwhile)
+    again(bench, run, row, step, at[0], ended)
 
 
 def s3_fault(bench: Bench, row: Row, kind: str, rate: float, steps: tuple[Step, ...] = STEPS, most: int = 10**9) -> None:

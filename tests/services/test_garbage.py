@@ -155,7 +155,7 @@ def test_the_command_lists_and_then_removes(shelf: Shelf, stack: Any) -> None:
     command = [sys.executable, "-m", "effir.cli", "gc", "--older-than", "0s"]
     listed = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert listed.returncode == 0, listed.stderr
-    assert [line.split()[:2] for line in listed.stdout.splitlines()][0] == ["artifacts", "1"]
+    assert listed.stdout.split()[:2] == ["artifacts", "1"]
     assert "nothing was removed" in listed.stdout
     removed = subprocess.run([*command, "--delete", "--json"], capture_output=True, text=True, timeout=120)
     told = json.loads(removed.stdout)
