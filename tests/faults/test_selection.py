@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e import tiny
 
 from effir.services import garbage, local
 from effir.services.airflow import Airflow
 
-from ..e2e import tiny
 from . import phase_faults, proxy, work
 from .phase_faults import Bench, Row
 
