@@ -87,7 +87,7 @@ def killed(bench: Bench, row: Row, step: Step, number: signal.Signals) -> None:
     for _ in range(DRAWS):
         run = bench.fresh()
         ended, at = _kill(bench, run, step, number)
-        if ended.code not in (0, BAD_INPUT) and at:
+        if ended.code and at:
             again(bench, run, row, step, at[0], ended)
             break
         run.forget()
@@ -143,6 +143,8 @@ def again(bench: Bench, run: Run, row: Row, step: Step, began: float, ended: End
     wrong = [f"{uri} is half an artifact" for uri in run.halves()]
     lost = [f"{run.kept()} checkpoints lie there"] if run.kept() > MOST_KEPT * max(1, run.spec.get("slim_seeds", 2)) else []
     finished = f"{run.store.artifact(step.phase, bench.base.manifest(step.label).digest)}/{MANIFEST}" in before
+    if ended.code == BAD_INPUT:
+        lost.append(f"{step.label} took it for bad input, which nobody retries: {ended.said.splitlines()[-1:]}")
     if ended.code == STOPPED and "after step" in ended.said and not newest:
         lost.append("it was stopped in its loop and kept no checkpoint")
     said = ""
@@ -242,7 +244,7 @@ def s3_fault(bench: Bench, row: Row, kind: str, rate: float, steps: tuple[Step, 
         if row.injected >= most:
             break
         plan = bench.proxy.plan = Plan(kind, rate, random.Random(bench.chance.random()))
-        began, lost = time.monotonic(), []
+        began = time.monotonic()
         for _ in range(TRIES):
             ended = run.once(step, s3=bench.proxy.url)
             if ended.code in (0, BAD_INPUT):
@@ -253,7 +255,7 @@ def s3_fault(bench: Bench, row: Row, kind: str, rate: float, steps: tuple[Step, 
         run.done(step, ended)
         if plan.injected:
             extra = max(0.0, time.monotonic() - began - bench.base.seconds[step.label])
-            row.add(plan.injected, lost, _result(bench, run, step), extra / plan.injected)
+            row.add(plan.injected, [], _result(bench, run, step), extra / plan.injected)
     run.forget()
 
 
