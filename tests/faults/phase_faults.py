@@ -269,7 +269,7 @@ def stale_lists(bench: Bench, row: Row, most: int) -> None:
             whole = Row(row.fault)
             if ended.code:
                 run.s3 = bench.proxy.url
-                again(bench, run, whole, step, at[0], ended)
+                again(bench, run, whole, step, at[0] if at else time.monotonic(), ended)
             else:
                 run.done(step, ended)
                 whole.add(1, [], _result(bench, run, step), 0.0)
