@@ -10,13 +10,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.e2e import tiny
 
 from effir.services import garbage, local
-from effir.services.airflow import Airflow
 
 from . import phase_faults, proxy, work
 from .phase_faults import Bench, Row
@@ -86,15 +84,11 @@ def test_mlflow_is_restarted_meanwhile(bench: Bench) -> None:
 
 
 def test_after_gc_the_champion_is_still_there_and_verifies(
-    bench: Bench, stack: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bench: Bench, idle: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    stack.airflow.pause("effir_compress_every_minute")
-    for run in stack.airflow.unfinished():
-        stack.airflow.forget(run["dag_id"], run["dag_run_id"])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     name, store = bench.base.spec["name"], bench.base.store
-    airflow = Airflow(stack.settings["EFFIR_AIRFLOW_URL"], "admin", stack.settings["EFFIR_AIRFLOW_PASSWORD"])
-    gone = garbage.remove(store, airflow, garbage.find(store, airflow, garbage.Limits(0, 0)))
+    gone = garbage.remove(store, idle, garbage.find(store, idle, garbage.Limits(0, 0)))
     assert {one.place.split("/")[-2] for one in gone if one.kind == "artifacts"} >= {"encode", "evaluate", "report"}
     for label in ("base", "training", "teacher", "importance", "depth", "slim", "narrow", "reference", "candidate"):
         phase, digest = bench.base.uris[label].split("/")[-3:-1]

@@ -17,7 +17,7 @@ from effir.services.garbage import Limits
 from effir.services.store import Store, split
 
 NOW = Limits(0, 0)
-QUEUED = "effir_compress_on_data"
+DAG = "effir_compress"
 
 
 class Shelf:
@@ -63,26 +63,21 @@ def digest(folder: str) -> str:
 
 
 @pytest.fixture
-def shelf(stack: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Shelf:
+def shelf(idle: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shelf:
     """An empty shelf beside the running stack, no run of which is under way."""
     name = f"garbage-{time.time_ns()}"
     monkeypatch.setenv("EFFIR_STORE", f"s3://effir/{name}")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    stack.airflow.pause("effir_compress_every_minute")
-    for run in stack.airflow.unfinished():
-        stack.airflow.forget(run["dag_id"], run["dag_run_id"])
-    return Shelf(Store(), stack.airflow, tmp_path / "made", name)
+    return Shelf(Store(), idle, tmp_path / "made", name)
 
 
 @pytest.fixture
 def under_way(shelf: Shelf, eventually: Any) -> Iterator[str]:
-    """The id of a run that is not over."""
-    eventually(lambda: shelf.airflow.dag(QUEUED), 120)
-    shelf.airflow.pause(QUEUED)
-    run = shelf.airflow.trigger(QUEUED, {}, f"waits-{time.time_ns()}")
+    """The id of a run that is not over: its DAG is paused."""
+    eventually(lambda: shelf.airflow.dag(DAG), 120)
+    run = shelf.airflow.trigger(DAG, {"profile": "demo"}, f"waits-{time.time_ns()}")
     yield run
-    shelf.airflow.forget(QUEUED, run)
-    shelf.airflow.pause(QUEUED, False)
+    shelf.airflow.forget(DAG, run)
 
 
 def test_what_a_champion_was_made_from_stays_and_all_else_goes(shelf: Shelf, tmp_path: Path) -> None:
