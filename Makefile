@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format audit licences sbom test-gpu test-containers images chart stack stack-down schema lock clean
+.PHONY: help setup demo test lint format audit licences sbom test-gpu test-containers faults soak images chart stack stack-down schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -56,6 +56,12 @@ test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without
 
 test-containers: $(READY)  ## the tests on a real Docker engine, started where none runs (skipped loudly where none can be)
 	@$(BIN)/pytest -m containers -rs --durations=12 -n 2 --dist loadfile --no-loadscope-reorder tests/containers
+
+faults: $(READY)  ## kill phases, restart services, do S3 wrong, and print what came of it (SHARE=0.1 for a tenth; SEED=N)
+	@$(BIN)/python -m tests.faults.run $(if $(SHARE),--share $(SHARE)) $(if $(SEED),--seed $(SEED))
+
+soak: $(READY)  ## 25 whole runs in a row in one stack: nothing may grow (RUNS=N)
+	@$(BIN)/python -m tests.faults.soak $(if $(RUNS),--runs $(RUNS))
 
 images:  ## build the images task, airflow and mlflow (IMAGES=task-cuda: that one; DEMO=0: without packaged models)
 	@docker/build $(IMAGES)

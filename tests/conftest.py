@@ -232,6 +232,20 @@ def stack(stack_home: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
     return Stack(stack_home, settings, airflow, Webhook.alerts)
 
 
+@pytest.fixture
+def idle(stack: Stack) -> Iterator[Airflow]:
+    """The stack's Airflow while no run is under way, and none starts."""
+    dags = stack.airflow._call("GET", "dags?dag_id_pattern=effir_%25&limit=100")["dags"]
+    awake = [dag["dag_id"] for dag in dags if not dag["is_paused"]]
+    for dag in awake:
+        stack.airflow.pause(dag)
+    for run in stack.airflow.unfinished():
+        stack.airflow.forget(run["dag_id"], run["dag_run_id"])
+    yield stack.airflow
+    for dag in awake:
+        stack.airflow.pause(dag, False)
+
+
 def eventually(check: Callable[[], Any], seconds: float = 60, every: float = 0.25) -> Any:
     """What `check` returns once that is true; fails when it was not within `seconds`."""
     deadline = time.monotonic() + seconds

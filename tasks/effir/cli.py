@@ -389,6 +389,21 @@ def rollback(
     print(json.dumps(record, indent=1) if as_json else promotions.sentence(record))
 
 
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this it is only listed.")] = False,
+    older_than: Annotated[str, typer.Option(help="Leave alone what was written to since, such as 24h.")] = "24h",
+    runs_older_than: Annotated[str, typer.Option(help="The same for what is left of runs that are over.")] = "30d",
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, and nothing else, on standard output.")] = False,
+) -> None:
+    """List what no model, no promotion and no run needs any more. Refuses where Airflow or MLflow cannot be asked."""
+    from effir.services import garbage, local
+
+    limits = garbage.Limits(garbage.seconds_of(older_than), garbage.seconds_of(runs_older_than))
+    told = garbage.collect(local.connect(), limits, delete, _say)
+    print(json.dumps(told, indent=1) if as_json else "\n".join(garbage.table(told)))
+
+
 # What there is to choose from
 
 
@@ -420,7 +435,6 @@ def spec_schema() -> dict[str, Any]:
 def _model_folder(model: str) -> Any:
     """A model as a local folder, as a context: models:/ addresses are downloaded for its length."""
     from contextlib import contextmanager
-    from tempfile import TemporaryDirectory
 
     @contextmanager
     def folder() -> Any:
@@ -429,12 +443,12 @@ def _model_folder(model: str) -> Any:
                 raise BadInput(f"{model} is no folder: name a folder with an exported model, or models:/NAME@ALIAS")
             yield Path(model)
             return
-        from effir.services import local, registry
+        from effir.services import local, registry, scratch
 
         if "MLFLOW_TRACKING_URI" not in os.environ:
             os.environ.update(local.client_environment())
-        with TemporaryDirectory(prefix="effir-model-") as scratch:
-            yield registry.download_model(model, Path(scratch))
+        with scratch.folder("model") as own:
+            yield registry.download_model(model, own)
 
     return folder()
 

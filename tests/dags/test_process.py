@@ -31,6 +31,8 @@ def command(folder: Path, body: str) -> str:
         ("print('effir: k is 40, and there are 30 layers', file=sys.stderr); sys.exit(2)", [2, "k is 40, and there are 30 layers"]),
         ("print('effir: stopped'); print('bye'); sys.exit(75)", [75, "stopped"]),
         ("raise ValueError('wrong')", [1, "ValueError: wrong"]),
+        ("os.kill(os.getpid(), signal.SIGKILL)", [75, "the process was killed (SIGKILL)"]),
+        ("os.kill(os.getpid(), signal.SIGTERM)", [75, "the process was killed (SIGTERM)"]),
     ],
 )
 def test_exit_code_and_last_sentence(in_airflow: Callable[..., Any], tmp_path: Path, body: str, told: list[Any]) -> None:
@@ -116,3 +118,8 @@ def test_a_phase_gets_the_credentials_of_its_role_alone(in_airflow: Callable[...
 def test_where_there_is_one_key_for_all_every_phase_gets_it(in_airflow: Callable[..., Any], tmp_path: Path) -> None:
     body = "print('effir:', *(os.environ[name] for name in ('AWS_SECRET_ACCESS_KEY', 'MLFLOW_TRACKING_PASSWORD')))"
     assert in_airflow(RUN, EFFIR_COMMAND=command(tmp_path, body), **SECRETS) == [0, "hush-launch hush-log"]
+
+
+def test_what_the_kernel_kills_for_want_of_memory_counts_as_that(in_airflow: Callable[..., Any]) -> None:
+    script = "import process; print(json.dumps([process.outcome(code, True, 'said') for code in (-9, -15, 1, 0)]))"
+    assert [told[0] for told in in_airflow(script)] == [76, 75, 1, 0]

@@ -206,7 +206,7 @@ def test_terminated_before_and_after_the_loop_nothing_is_left_and_a_retry_is_bit
     settings = {"env": os.environ | {"TMPDIR": str(scratch)}, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
 
     early = subprocess.Popen(command, **settings)
-    while early.poll() is None and not list(scratch.glob("effir-finetune-*")):
+    while early.poll() is None and not list(scratch.glob("effir-at-work-finetune-*")):
         time.sleep(0.01)
     early.send_signal(signal.SIGTERM)
     assert early.communicate(timeout=60)[0].splitlines()[-1].startswith("effir: stopped on request")

@@ -139,6 +139,26 @@ def test_terminated_as_two_processes_and_resumed_on_two_nodes(taught, tmp_path):
     assert changes < 1e-4
 
 
+def test_what_a_killed_launcher_leaves_the_next_try_removes(taught, tmp_path, eventually):
+    one = taught()
+    one.forget("teacher")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    settings = os.environ | {"TMPDIR": str(scratch)}
+    command = one.command("teacher", {"training": one.uris["training"]})
+    launcher = subprocess.Popen([*command, "--processes", "2"], env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (left,) = eventually(lambda: list(scratch.glob("effir-at-work-teacher-ranks-*")), 60, 0.01)
+    eventually(lambda: (left / "ends").exists(), 60, 0.01)
+    launcher.kill()
+    launcher.wait()
+    eventually(lambda: not alive(command[-1]), 60)
+    assert left.exists()
+    for path in scratch.iterdir():
+        os.utime(path, (0, 0))
+    assert subprocess.run(command, env=settings, capture_output=True, timeout=120).returncode == 0
+    assert list(scratch.iterdir()) == []
+
+
 def test_work_that_cannot_be_shared_is_refused(taught):
     one = taught()
     with pytest.raises(BadInput, match="phase depth is work for one process"):

@@ -56,6 +56,15 @@ def test_a_collection_is_fetched_a_shard_at_a_time(job: Job, monkeypatch: pytest
     assert not list(job.scratch.iterdir())
 
 
+def test_the_manifest_is_fetched_once_however_many_shards_there_are(job: Job, uri: str) -> None:
+    asked: list[str] = []
+    job.store.client.meta.events.register("before-call.s3.GetObject", lambda params, **_: asked.append(params["url_path"]))
+    found = collections(job)["small"]
+    assert len(list(found.collection.corpus.items())) == 10 and found.texts(1)
+    assert len([path for path in asked if path.endswith(".jsonl")]) == 5, "queries, three shards, one of them again"
+    assert len([path for path in asked if path.endswith("manifest.json")]) == 1
+
+
 def test_what_is_borrowed_is_checked_and_given_back(job: Job, uri: str, store: Store) -> None:
     with borrowed(job, uri) as folder:
         assert len([path for path in folder.rglob("*") if path.is_file()]) == 6

@@ -92,6 +92,27 @@ def test_a_phase_that_fails_says_so_and_keeps_its_numbers(client, name, error, s
     assert (child.info.status, child.data.metrics["loss"]) == (status, 0.5)
 
 
+def test_a_phase_that_was_killed_does_not_run_for_ever(client, name):
+    run = begun(name)
+
+    def status(run_id: str) -> str:
+        return client.get_run(run_id).info.status
+
+    def left_behind(phase: str) -> str:
+        with registry.phase_run(run, phase, {"model": "candidate"}) as tracker:
+            pass
+        client.update_run(tracker.run_id, "RUNNING")
+        return tracker.run_id
+
+    lost, other = left_behind("finetune"), left_behind("encode")
+    with registry.phase_run(run, "finetune", {"model": "candidate"}) as tracker:
+        assert (status(lost), status(other), status(tracker.run_id)) == ("KILLED", "RUNNING", "RUNNING")
+    with registry.phase_run(run, "report", {}) as report:
+        registry.finish_run(run["mlflow_run_id"], by=report.run_id)
+        assert (status(other), status(report.run_id), status(run["mlflow_run_id"])) == ("KILLED", "RUNNING", "FINISHED")
+    assert (status(tracker.run_id), client.get_run(lost).info.end_time > 0) == ("FINISHED", True)
+
+
 def test_without_a_parent_run_nothing_is_recorded(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with registry.phase_run({"id": "x", "mlflow_run_id": None}, "slim", {}) as tracker:

@@ -15,6 +15,7 @@ from effir.train import checkpoint
 from effir.train.ranks import ALONE, Ranks
 
 KEPT = 2
+INDEX = "index.json"
 
 
 def ready(spec: RunSpec, seed: int | None = None, ranks: Ranks = ALONE) -> str:
@@ -44,7 +45,10 @@ def backbone(spec: RunSpec, folder: Path) -> Any:
 
 
 class StoredCheckpoints:
-    """Checkpoints of a job below checkpoints/<phase>/<digest>/; the newest two are kept, none once the job is done."""
+    """Checkpoints of a job below checkpoints/<phase>/<digest>/<name>/; the newest two are kept, none once the job is done.
+
+    Which ones there are stands in one object, index.json, written after them: a listing may lag behind, reading an object does not.
+    """
 
     def __init__(self, job: Job, name: str = "main") -> None:
         self.store = job.store
@@ -52,25 +56,26 @@ class StoredCheckpoints:
         self.prefix = f"{job.store.root}/checkpoints/{job.phase}/{job.digest}/{name}"
 
     def save(self, step: int, parameters: Mapping[str, torch.Tensor], optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Store the state after `step` steps; it counts once its manifest is there."""
-        with tempfile.TemporaryDirectory(prefix="effir-checkpoint-") as scratch:
+        """Store the state after `step` steps; it counts once the index names it."""
+        with tempfile.TemporaryDirectory(dir=self.job.scratch) as scratch:
             folder = Path(scratch)
             checkpoint.save(folder, parameters, optimiser, state)
             where = f"{self.prefix}/{step:09d}"
             files = self.store.upload(folder, where)
             self.store.put_json(f"{where}/{MANIFEST}", {name: file.model_dump() for name, file in files.items()})
-        for old in self._steps()[:-KEPT]:
-            self._remove(old)
+        kept = sorted({*self._steps(), f"{step:09d}"})[-KEPT:]
+        self.store.put_json(f"{self.prefix}/{INDEX}", kept)
+        self._remove_all_but(kept)
 
     def load(self, parameters: Mapping[str, torch.Tensor], optimiser: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Put the newest intact checkpoint back; a damaged one is passed over."""
         for step in reversed(self._steps()):
             where = f"{self.prefix}/{step}"
-            files = {name: File(**file) for name, file in self.store.get_json(f"{where}/{MANIFEST}").items()}
-            if not self.store.intact(where, files):
+            files = {name: File(**file) for name, file in (self.store.get_json_or_none(f"{where}/{MANIFEST}") or {}).items()}
+            if not files or not self.store.intact(where, files):
                 self.job.warn(f"checkpoint {where} is damaged and is passed over")
                 continue
-            with tempfile.TemporaryDirectory(prefix="effir-checkpoint-") as scratch:
+            with tempfile.TemporaryDirectory(dir=self.job.scratch) as scratch:
                 self.store.download(where, files, Path(scratch))
                 self.job.say(f"{self.job.phase}: resuming after step {int(step)}")
                 return checkpoint.load(Path(scratch), parameters, optimiser)
@@ -78,11 +83,15 @@ class StoredCheckpoints:
 
     def clear(self) -> None:
         """Remove them all."""
-        self.store.delete(uri for uri, _ in list(self.store.list(self.prefix)))
+        self.store.delete([f"{self.prefix}/{INDEX}"])
+        self._remove_all_but([])
 
     def _steps(self) -> list[str]:
-        return sorted(uri.rsplit("/", 2)[1] for uri, _ in self.store.list(self.prefix) if uri.endswith(f"/{MANIFEST}"))
+        return self.store.get_json_or_none(f"{self.prefix}/{INDEX}") or []
 
-    def _remove(self, step: str) -> None:
-        found = [uri for uri, _ in self.store.list(f"{self.prefix}/{step}")]
+    def _remove_all_but(self, kept: list[str]) -> None:
+        """Also what a killed process left half-written. What a listing does not show yet goes the next time."""
+        found = [
+            uri for uri, _ in self.store.list(self.prefix) if uri.removeprefix(f"{self.prefix}/").partition("/")[0] not in {*kept, INDEX}
+        ]
         self.store.delete(sorted(found, key=lambda uri: not uri.endswith(MANIFEST)))

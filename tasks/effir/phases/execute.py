@@ -4,7 +4,6 @@ Processes that share a phase each execute it. Rank 0 alone looks up, reports, pu
 """
 
 import datetime
-import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from effir.manifest import Manifest
 from effir.phases import group, memory, stopping
 from effir.phases.job import Job
 from effir.phases.request import PHASES, Request, key_of, read
+from effir.services import scratch
 from effir.train.ranks import Ranks
 
 __all__ = ["PHASES", "execute", "key_of"]
@@ -25,13 +25,14 @@ def execute(name: str, call_uri: str, result_uri: str) -> dict[str, Any]:
 
     Raises EffirError (BadInput, Stopped, OutOfMemory) with one sentence; writes no result then.
     """
-    with stopping.at_once() as scratch:
+    with stopping.at_once() as left_behind:
+        scratch.sweep()
         request = read(name, call_uri, result_uri)
         with group.joined(request) as ranks:
             manifest = request.found() if ranks.rank == 0 else None
             cached = ranks.any(manifest is not None)
             if not cached:
-                manifest = _compute(request, ranks, scratch)
+                manifest = _compute(request, ranks, left_behind)
             result = request.answer(manifest, cached) if manifest else {}
             ranks.wait()
             return result
@@ -43,11 +44,11 @@ def _compute(request: Request, ranks: Ranks, left_behind: list[Path]) -> Manifes
     began, call = time.monotonic(), request.call
     told = call.get("arguments", {}) | call.get("caption", {})
     with (
-        tempfile.TemporaryDirectory(prefix=f"effir-{request.name}-") as scratch,
+        scratch.folder(request.name) as own,
         registry.phase_run(call.get("run", {}), request.name, told) if ranks.rank == 0 else nullcontext() as tracker,
     ):
-        left_behind.append(Path(scratch))
-        job = _job(request, ranks, Path(scratch), tracker)
+        left_behind.append(own)
+        job = _job(request, ranks, own, tracker)
         numbers = _run(request.module, job)
         passes = ranks.total(job.forward_passes)
         if ranks.rank:
@@ -74,11 +75,11 @@ def _compute(request: Request, ranks: Ranks, left_behind: list[Path]) -> Manifes
         return manifest
 
 
-def _job(request: Request, ranks: Ranks, scratch: Path, tracker: Any) -> Job:
+def _job(request: Request, ranks: Ranks, own: Path, tracker: Any) -> Job:
     call, result = request.call, request.result_uri
     job = Job(
         phase=request.name, digest=request.digest, spec=request.spec, inputs=call.get("inputs", {}),
-        arguments=call.get("arguments", {}), run=call.get("run", {}), store=request.store, out=scratch / "out", scratch=scratch,
+        arguments=call.get("arguments", {}), run=call.get("run", {}), store=request.store, out=own / "out", scratch=own,
         downloads=group.downloads(), tracker=tracker, ranks=ranks, halvings=call.get("halvings") or 0,
         progress_uri=result.replace("/results/", "/progress/") if "/results/" in result else None,
     )  # fmt: skip

@@ -47,7 +47,7 @@ def run(job: Job) -> dict[str, Any]:
     if run_id := job.run.get("mlflow_run_id"):
         for name in ("frontier.html", "frontier.csv", "frontier.json"):
             registry.log_artifact(run_id, job.out / name, job.store)
-        registry.finish_run(run_id, {"effir.arms": len(table), "effir.failed": len(failed)}, _metrics(table))
+        registry.finish_run(run_id, {"effir.arms": len(table), "effir.failed": len(failed)}, _metrics(table), by=job.tracker.run_id)
     job.output.update(report=uri, rows=plain, contrasts=[asdict(one) for one in pairs], failed=failed)
     return {"arms": sum(not row.landmark for row in table), "failed": len(failed), "on_the_frontier": sum(row.best for row in table)}
 

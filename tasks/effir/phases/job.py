@@ -48,6 +48,7 @@ class Job:
     parts: dict[str, str] = field(default_factory=dict)
     output: dict[str, Any] = field(default_factory=dict)
     afterwards: list[Callable[[], None]] = field(default_factory=list)
+    _manifests: dict[str, Manifest] = field(default_factory=dict, repr=False)
     _told: float = field(default=0.0, repr=False)
     _began: float = field(default_factory=time.monotonic, repr=False)
 
@@ -60,8 +61,10 @@ class Job:
         return self.folder_at(self._uri(name))
 
     def manifest_at(self, uri: str) -> Manifest:
-        """Manifest at a URI. Raises BadInput if there is none, or it names what lies outside its artifact."""
-        return parse(self.store.get_json(uri), uri)
+        """Manifest at a URI, fetched once: a manifest never changes. Raises BadInput if there is none, or it leads out of its artifact."""
+        if uri not in self._manifests:
+            self._manifests[uri] = parse(self.store.get_json(uri), uri)
+        return self._manifests[uri]
 
     def folder_at(self, uri: str) -> Path:
         """The artifact whose manifest is at `uri` as a local folder (downloaded once, by one rank of this machine)."""

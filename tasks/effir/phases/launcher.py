@@ -1,13 +1,11 @@
 """`effir phase NAME … --processes N [--nodes M --rendezvous HOST:PORT]`: a phase whose work several processes share."""
 
 import re
-import tempfile
-from pathlib import Path
 
 from effir.errors import BadInput
 from effir.phases import stopping
 from effir.phases.request import read
-from effir.services import torchrun
+from effir.services import scratch, torchrun
 
 ADDRESS = r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d{1,5}"
 
@@ -18,6 +16,7 @@ def launch(name: str, call_uri: str, result_uri: str, processes: int, nodes: int
     Raises EffirError as the phase does that all of them execute; BadInput if its work cannot be shared.
     """
     with stopping.at_once() as left_behind:
+        scratch.sweep()
         request = read(name, call_uri, result_uri)
         if not request.shares:
             raise BadInput(
@@ -31,7 +30,7 @@ def launch(name: str, call_uri: str, result_uri: str, processes: int, nodes: int
             request.answer(manifest, cached=True)
             return
         command = ["-m", "effir.cli", "phase", name, "--spec", call_uri, "--result", result_uri]
-        with tempfile.TemporaryDirectory(prefix=f"effir-{name}-ranks-") as scratch:
-            left_behind.append(Path(scratch))
+        with scratch.folder(f"{name}-ranks") as shared:
+            left_behind.append(shared)
             world = torchrun.World(processes, nodes, rendezvous, f"{name}-{request.digest[:16]}")
-            torchrun.run(name, command, world, Path(scratch))
+            torchrun.run(name, command, world, shared)

@@ -49,7 +49,7 @@ def run(job: Job) -> dict[str, Any]:
     job.output.update(report=uri, summary=summary, overview=table)
     if run_id := job.run.get("mlflow_run_id"):
         registry.log_artifact(run_id, path, job.store)
-        registry.finish_run(run_id, _tags(summary), _metrics(summary, table))
+        registry.finish_run(run_id, _tags(summary), _metrics(summary, table), by=job.tracker.run_id)
     return {"query_speedup": summary["speedup"]["query"], "document_speedup": summary["speedup"]["document"]}
 
 

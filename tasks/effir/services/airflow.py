@@ -52,6 +52,15 @@ class Airflow:
         """The newest runs of a DAG, newest first."""
         return self._call("GET", f"dags/{quote(dag)}/dagRuns?order_by=-run_after&limit=20")["dag_runs"]
 
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Every run of every DAG that is queued or under way: dag_id, dag_run_id, state, …"""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self._call("GET", f"dags/~/dagRuns?state=queued&state=running&limit=100&offset={len(found)}")
+            found += page["dag_runs"]
+            if not page["dag_runs"] or len(found) >= page["total_entries"]:
+                return found
+
     def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         """A run's task instances: task_id, map_index, state, start_date, duration, …"""
         found: list[dict[str, Any]] = []

@@ -101,7 +101,9 @@ def _airflow_environment(layout: Layout, dags: Path) -> dict[str, str]:
         "api_auth": {"jwt_secret": layout.secrets["airflow_jwt"]},
         "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout=60"},
         "logging": {"base_log_folder": home / "logs", "logging_level": "INFO"},
-        "scheduler": {"scheduler_idle_sleep_time": 0.6, "enable_health_check": False},
+        "scheduler": {
+            "scheduler_idle_sleep_time": 0.6, "enable_health_check": False, "task_instance_heartbeat_timeout": 60,
+        },
         "dag_processor": {"parsing_processes": 1, "min_file_process_interval": 300, "refresh_interval": 20, "print_stats_interval": 0},
     }  # fmt: skip
     named = {f"AIRFLOW__{section}__{key}".upper(): str(value) for section, values in settings.items() for key, value in values.items()}

@@ -55,7 +55,10 @@ def begin_run(run: dict[str, Any], spec: RunSpec) -> str:
 
 @contextmanager
 def phase_run(run: dict[str, Any], name: str, arguments: dict[str, Any]) -> Iterator[Tracker | None]:
-    """A child run while a phase computes: FINISHED, FAILED on an exception, KILLED when stopped. None without a parent run."""
+    """A child run while a phase computes: FINISHED, FAILED on an exception, KILLED when stopped. None without a parent run.
+
+    A run that an earlier try left behind, because it was killed before it could say so, becomes KILLED.
+    """
     parent = run.get("mlflow_run_id")
     if not parent:
         yield None
@@ -64,7 +67,9 @@ def phase_run(run: dict[str, Any], name: str, arguments: dict[str, Any]) -> Iter
     experiment = api.get("runs/get", run_id=parent)["run"]["info"]["experiment_id"]
     parts = [str(arguments[key]) for key in ("arm", "seed", "model", "collection", "shard") if key in arguments]
     tags = {"mlflow.parentRunId": parent, "effir.role": "phase", "effir.phase": name, "effir.dag_run_id": run.get("id")}
-    tracker = Tracker(api, _create_run(api, experiment, " ".join([name, *parts]), tags))
+    called = " ".join([name, *parts])
+    _end_lost(api, experiment, parent, called=called)
+    tracker = Tracker(api, _create_run(api, experiment, called, tags))
     status = "FAILED"
     try:
         yield tracker
@@ -76,9 +81,10 @@ def phase_run(run: dict[str, Any], name: str, arguments: dict[str, Any]) -> Iter
         tracker.close(status)
 
 
-def finish_run(run_id: str, tags: dict[str, Any] | None = None, metrics: dict[str, float] | None = None) -> None:
-    """End a run as FINISHED, with last tags and metrics."""
+def finish_run(run_id: str, tags: dict[str, Any] | None = None, metrics: dict[str, float] | None = None, by: str | None = None) -> None:
+    """End a run as FINISHED, with last tags and metrics. What still counts as running below it, other than the run `by`, was killed."""
     api = Api()
+    _end_lost(api, api.get("runs/get", run_id=run_id)["run"]["info"]["experiment_id"], run_id, but=by)
     now = int(time.time() * 1000)
     numbers = [{"key": key, "value": value, "timestamp": now, "step": 0} for key, value in (metrics or {}).items()]
     api.post("runs/log-batch", run_id=run_id, tags=_tags(tags or {}), metrics=numbers)
@@ -127,6 +133,15 @@ def log_datasets(run_id: str, parts: dict[str, str]) -> None:
 def by_alias(name: str, alias: str) -> dict[str, Any] | None:
     """The version that bears an alias: {version, source, manifest, digest, files}, or None."""
     return _read_version(name, alias=alias)
+
+
+def every_version() -> dict[str, list[dict[str, Any]]]:
+    """Every registered model with all of its versions: name → [{version, source, manifest, digest}]."""
+    api = Api()
+    found: dict[str, list[dict[str, Any]]] = {one["name"]: [] for one in _pages(api, "registered-models/search", "registered_models")}
+    for one in _pages(api, "model-versions/search", "model_versions"):
+        found.setdefault(one["name"], []).append(_version(one))
+    return found
 
 
 def register(name: str, source: str, *, run_id: str | None, digest: str, manifest: str, description: str, tags: dict[str, Any]) -> str:
@@ -261,6 +276,14 @@ def _exists(api: Api, name: str) -> bool:
         raise
 
 
+def _pages(api: Api, path: str, name: str) -> Iterator[dict[str, Any]]:
+    token: str | None = ""
+    while token is not None:
+        page = api.get(path, max_results=200, **({"page_token": token} if token else {}))
+        yield from page.get(name, [])
+        token = page.get("next_page_token") or None
+
+
 def _version(found: dict[str, Any]) -> dict[str, Any]:
     tags = {tag["key"]: tag["value"] for tag in found.get("tags", [])}
     return {
@@ -282,6 +305,15 @@ def _experiment(api: Api, name: str) -> str:
     if found.get("lifecycle_stage") == "deleted":
         raise BadInput(f"the MLflow experiment {name} was deleted: restore it (`mlflow experiments restore`), or choose another name")
     return found["experiment_id"]
+
+
+def _end_lost(api: Api, experiment: str, parent: str, *, called: str | None = None, but: str | None = None) -> None:
+    """Mark phases KILLED that cannot say so themselves: those running below a run, of a name or of any, but one."""
+    ours = f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'RUNNING'"
+    for run in api.post("runs/search", experiment_ids=[experiment], filter=ours, max_results=1000).get("runs", []):
+        info = run["info"]
+        if info["run_id"] != but and called in (None, info["run_name"]):
+            api.post("runs/update", run_id=info["run_id"], status="KILLED", end_time=int(time.time() * 1000))
 
 
 def _create_run(api: Api, experiment: str, name: str, tags: dict[str, Any]) -> str:

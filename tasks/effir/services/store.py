@@ -1,28 +1,27 @@
 """Artifacts in S3: content-addressed folders whose manifest is written last and conditionally."""
 
 import hashlib
+import io
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import boto3
-from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 
-from effir.errors import BadInput, EffirError, OutOfReach
+from effir.errors import BadInput, EffirError
 from effir.manifest import MANIFEST, File, Manifest, describe, parse
 from effir.names import below
+from effir.services.s3 import ATTEMPTS, Absent, Taken, persist, plain_errors, split
 
 BLOCK = 1 << 22
 WORKERS = 4
-VERBS = {"PutObject": "write", "CreateMultipartUpload": "write", "UploadPart": "write", "DeleteObject": "remove", "ListObjectsV2": "list"}
 
 
 class Store:
@@ -45,9 +44,10 @@ class Store:
 
     def get_bytes(self, uri: str) -> bytes:
         """An object's bytes. Raises BadInput if there is none."""
-        bucket, key = split(uri)
+        found = io.BytesIO()
         with plain_errors(uri):
-            return self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            self._fetch(uri, found)
+        return found.getvalue()
 
     def get_json(self, uri: str) -> Any:
         """An object read as JSON. Raises BadInput if there is none or it is not JSON."""
@@ -57,6 +57,13 @@ class Store:
         except ValueError:
             raise BadInput(f"{uri} is not valid JSON") from None
 
+    def get_json_or_none(self, uri: str) -> Any:
+        """An object read as JSON, or None if there is none."""
+        try:
+            return self.get_json(uri)
+        except Absent:
+            return None
+
     def put_json(self, uri: str, value: Any, *, only_if_absent: bool = False) -> bool:
         """Write JSON; with `only_if_absent` say whether this call was the one that wrote it."""
         bucket, key = split(uri)
@@ -64,8 +71,8 @@ class Store:
         body = json.dumps(value, indent=1, sort_keys=True).encode()
         try:
             with plain_errors(uri):
-                self.client.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json", **condition)
-        except _Taken:
+                persist(lambda: self.client.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json", **condition))
+        except Taken:
             return False
         return True
 
@@ -75,7 +82,7 @@ class Store:
         try:
             with plain_errors(uri):
                 self.client.head_object(Bucket=bucket, Key=key)
-        except _Absent:
+        except Absent:
             return False
         return True
 
@@ -84,14 +91,28 @@ class Store:
         for uri, entry in self._below(prefix):
             yield uri, entry["Size"]
 
+    def dated(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        """(URI, size in bytes, seconds since 1970 when it was written) of every object below a prefix."""
+        for uri, entry in self._below(prefix):
+            yield uri, entry["Size"], entry["LastModified"].timestamp()
+
     def etags(self, prefix: str) -> dict[str, str]:
         """URI → ETag of every object below a prefix, or of the object there: changes whenever the bytes do, and nothing is downloaded."""
-        found = {uri: entry["ETag"] for uri, entry in self._below(prefix)}
+        found = self._settled(prefix)
         if found or not self.exists(prefix):
             return found
         bucket, key = split(prefix)
         with plain_errors(prefix):
             return {prefix: self.client.head_object(Bucket=bucket, Key=key)["ETag"]}
+
+    def _settled(self, prefix: str) -> dict[str, str]:
+        """URI → ETag, once two listings in a row agree: one that lags behind must not make a source look smaller than it is."""
+        found: dict[str, str] | None = None
+        for _ in range(2 * ATTEMPTS):
+            before, found = found, {uri: entry["ETag"] for uri, entry in self._below(prefix)}
+            if found == before:
+                return found
+        raise EffirError(f"what is stored below {prefix} changes all the time: run again once it is at rest")
 
     def _below(self, prefix: str) -> Iterator[tuple[str, Any]]:
         bucket, key = split(prefix)
@@ -130,19 +151,20 @@ class Store:
     def download_prefix(self, prefix: str, folder: Path) -> Path:
         """Copy everything below a prefix into a local folder, or a single object to that path.
 
-        Raises BadInput if nothing is there, or, before anything is written, for a key that leads out of the folder.
+        Raises BadInput if nothing is there, or, before anything is written, for a key that leads out of the folder; EffirError if
+        something else is there afterwards than before.
         """
-        keys = {uri: uri.removeprefix(prefix.rstrip("/") + "/") for uri, _ in self.list(prefix) if not uri.endswith("/")}
-        targets = {uri: below(folder, key, prefix) for uri, key in keys.items()}
-        if not targets and self.exists(prefix):
-            targets = {prefix: folder}
+        before = self.etags(prefix)
+        inside = prefix.rstrip("/") + "/"
+        targets = {
+            uri: folder if uri == prefix else below(folder, uri.removeprefix(inside), prefix) for uri in before if not uri.endswith("/")
+        }
         if not targets:
             raise BadInput(f"nothing is stored below {prefix}")
         for uri, target in targets.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            bucket, key = split(uri)
-            with plain_errors(uri):
-                self.client.download_file(bucket, key, str(target))
+            self._get_file(uri, None, target)
+        if self.etags(prefix) != before:
+            raise EffirError(f"what is stored below {prefix} changed while it was read: run again once it is at rest")
         return folder
 
     # Artifacts
@@ -151,14 +173,22 @@ class Store:
         """A finished artifact whose every byte is in place, or None. Damage is a miss: its manifest is removed."""
         prefix = self.artifact(phase, digest)
         try:
-            manifest = parse(self.get_json(f"{prefix}/{MANIFEST}"), prefix)
-        except _Absent:
+            manifest = self._manifest(prefix, digest)
+        except Absent:
             return None
-        except ValueError:
-            manifest = None
-        if manifest and manifest.digest == digest and self.intact(prefix, manifest.files) and self._parts_intact(manifest):
+        if manifest and self.intact(prefix, manifest.files) and self._parts_intact(manifest):
             return manifest
         self.delete([f"{prefix}/{MANIFEST}"])
+        return None
+
+    def _manifest(self, prefix: str, digest: str) -> Manifest | None:
+        """The manifest there, or None if it is none of this digest however often it is read."""
+        for _ in range(ATTEMPTS):
+            body = self.get_bytes(f"{prefix}/{MANIFEST}")
+            with suppress(ValueError):
+                manifest = Manifest.model_validate_json(body)
+                if manifest.digest == digest:
+                    return manifest
         return None
 
     def intact(self, prefix: str, files: dict[str, File]) -> bool:
@@ -170,8 +200,8 @@ class Store:
 
         def good(item: tuple[str, File]) -> bool:
             try:
-                return self._hash(f"{prefix}/{item[0]}") == item[1].sha256
-            except _Absent:
+                return self._arrives(f"{prefix}/{item[0]}", item[1], None)
+            except Absent:
                 return False
 
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -190,92 +220,43 @@ class Store:
 
     def _put_file(self, path: Path, uri: str) -> None:
         bucket, key = split(uri)
+        settings = TransferConfig(max_concurrency=WORKERS)
         with plain_errors(uri):
-            self.client.upload_file(str(path), bucket, key, Config=TransferConfig(max_concurrency=WORKERS))
+            persist(lambda: self.client.upload_file(str(path), bucket, key, Config=settings))
 
-    def _get_file(self, uri: str, expected: File, path: Path) -> None:
-        bucket, key = split(uri)
+    def _get_file(self, uri: str, expected: File | None, path: Path) -> None:
+        """expected: None where nobody knows what to expect."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = hashlib.sha256()
-        try:
-            with plain_errors(uri), tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-                for block in self.client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(BLOCK):
-                    found.update(block)
-                    part.write(block)
-            if found.hexdigest() != expected.sha256:
-                raise EffirError(f"{uri} is damaged: its sha256 is not the one in the manifest; run again to make it anew")
-            os.replace(part.name, path)
-        except _Absent:
-            raise EffirError(f"{uri} is missing although its manifest names it; run again to make it anew") from None
-        finally:
-            Path(part.name).unlink(missing_ok=True)
+        with plain_errors(uri), tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+            try:
+                if not self._arrives(uri, expected, part):
+                    raise EffirError(f"{uri} is damaged: its sha256 is not the one in the manifest; run again to make it anew")
+                os.replace(part.name, path)
+            except Absent:
+                raise EffirError(f"{uri} is missing although its manifest names it; run again to make it anew") from None
+            finally:
+                Path(part.name).unlink(missing_ok=True)
 
-    def _hash(self, uri: str) -> str:
-        bucket, key = split(uri)
-        found = hashlib.sha256()
+    def _arrives(self, uri: str, expected: File | None, target: Any) -> bool:
+        """Whether an object's bytes are as expected; read again before that is denied, since the way here may garble them too."""
         with plain_errors(uri):
+            return any(self._fetch(uri, target) == expected.sha256 for _ in range(ATTEMPTS)) if expected else bool(self._fetch(uri, target))
+
+    def _fetch(self, uri: str, target: Any) -> str:
+        """Copy an object into an open binary file (None: nowhere), from the start again where it breaks off; returns its sha256."""
+        bucket, key = split(uri)
+
+        def copy() -> str:
+            found = hashlib.sha256()
+            if target:
+                target.seek(0)
+                target.truncate()
             for block in self.client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(BLOCK):
                 found.update(block)
-        return found.hexdigest()
+                if target:
+                    target.write(block)
+            if target:
+                target.flush()
+            return found.hexdigest()
 
-
-class _Absent(BadInput):
-    """No such object."""
-
-
-class _Taken(EffirError):
-    """A conditional write came second."""
-
-
-def split(uri: str) -> tuple[str, str]:
-    """Bucket and key of an s3:// URI.
-
-    >>> split("s3://effir/artifacts/depth/1f/manifest.json")
-    ('effir', 'artifacts/depth/1f/manifest.json')
-    """
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not uri.startswith("s3://") or not bucket:
-        raise BadInput(f"{uri!r} is not an s3://bucket/key address")
-    return bucket, key
-
-
-@contextmanager
-def plain_errors(uri: str) -> Iterator[None]:
-    """Turn boto3's errors into one sentence each."""
-    try:
-        yield
-    except ClientError as error:
-        raise _plain(uri, error) from None
-    except S3UploadFailedError as error:
-        if not isinstance(error.__context__, ClientError):
-            raise EffirError(f"S3 failed on {uri}: {error}") from None
-        raise _plain(uri, error.__context__) from None
-    except NoCredentialsError:
-        raise BadInput(
-            "no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`effir env` prints the embedded stack's)"
-        ) from None
-    except EndpointConnectionError:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-        raise OutOfReach(f"S3 at {endpoint} is not reachable: is it running? (`effir up` starts the embedded one)") from None
-    except BotoCoreError as error:
-        raise EffirError(f"S3 failed on {uri}: {error}") from None
-    except OSError as error:
-        if error.errno == 28:
-            raise OutOfReach(f"the disk is full while copying {uri}: free some space and run again") from None
-        raise
-
-
-def _plain(uri: str, error: ClientError) -> EffirError:
-    code = str(error.response["Error"].get("Code", ""))
-    if code in {"404", "NoSuchKey", "NotFound"}:
-        return _Absent(f"{uri} does not exist")
-    if code in {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}:
-        return _Taken(f"{uri} exists already")
-    if code in {"401", "SignatureDoesNotMatch", "InvalidAccessKeyId"}:
-        return BadInput(f"S3 refused {uri} with {code}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    if code in {"403", "AccessDenied", "Forbidden"}:
-        doing = VERBS.get(error.operation_name, "read")
-        return BadInput(f"S3 refused {uri} with {code}: these credentials may not {doing} it (what each role may: docs/access.md)")
-    if code == "NoSuchBucket":
-        return BadInput(f"the bucket of {uri} does not exist: create it or set EFFIR_STORE")
-    return EffirError(f"S3 failed on {uri}: {code}")
+        return persist(copy)
