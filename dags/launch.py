@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +34,18 @@ PREFIX = "effir: "
 SENTENCES: dict[str, str] = json.loads((Path(__file__).parent / "phases.json").read_text())
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Stands among a phase's inputs, arguments or spec for what the form says under this name, as text; empty where it was left empty."""
+
+    name: str
+
+    def resolve(self, context: Any) -> str:
+        """Airflow calls this in place of rendering a template."""
+        value = context["params"].get(self.name)
+        return "" if value is None else str(value)
+
+
 class Phase(BaseOperator):
     """One phase of a run: writes its call, lets the runner run it, hands its result back.
 
@@ -42,7 +55,6 @@ class Phase(BaseOperator):
     spec:      another spec than the one that the first phase made
     caption:   what people tell the executions of a mapped phase apart by; the cache does not care
     only:      of a list of results, the model whose results are meant
-    asks:      parameters of the form that are arguments of this phase, and no fields of the spec
     summarise: tell the phase, as its argument `phases`, how those before it went
     """
 
@@ -58,7 +70,6 @@ class Phase(BaseOperator):
         spec: Any = None,
         caption: Any = None,
         only: str = "",
-        asks: tuple[str, ...] = (),
         summarise: bool = False,
         **settings: Any,
     ) -> None:
@@ -69,11 +80,10 @@ class Phase(BaseOperator):
         self.spec = spec
         self.caption = caption if caption is not None else {}
         self.only = only
-        self.asks = asks
         self.summarise = summarise
 
     def render_template(self, content: Any, context: Any, jinja_env: Any = None, seen_oids: set[int] | None = None) -> Any:
-        """References to other tasks become what those handed back; text stays text, for people typed it.
+        """References to other tasks become what those handed back, Asked what the form says; text stays text, for people typed it.
 
         Airflow itself would render what a mapped task is given as well: a form's {{ conn.effir_s3.password }} would become a password.
         """
@@ -124,9 +134,8 @@ class Phase(BaseOperator):
         """What the phase is told."""
         run = {"id": run_of(context), "mlflow_run_id": None, "airflow_url": airflow_url(context)}
         if self.phase in FORM:
-            form = {name: value for name, value in context["params"].items() if value is not None}
-            asked = {name: form.pop(name, "") for name in self.asks}
-            return {"run": run, "profile": form.pop("profile"), "overrides": form, "arguments": self.arguments | asked}
+            form = {name: value for name, value in context["params"].items() if value is not None and name not in self.arguments}
+            return {"run": run, "profile": form.pop("profile"), "overrides": form, "arguments": self.arguments}
         begun = context["ti"].xcom_pull(task_ids=BEGIN)
         run["mlflow_run_id"] = begun["output"]["mlflow_run_id"]
         inputs = {name: found for name, value in self.inputs.items() if (found := pick(name, value, self.only))}
