@@ -77,3 +77,11 @@ def test_a_verdict_about_another_candidate_is_refused(judged):
     with pytest.raises(EffirError, match="about another candidate"):
         judged.execute("promote")
     assert registry.champion(judged.name) is None
+
+
+def test_a_try_that_was_killed_after_it_crowned_is_made_good(judged):
+    judged.prepare().execute("gate")
+    first = judged.execute("promote")["output"]["model"]
+    judged.store.delete([judged.inputs.pop("promote")])
+    assert judged.execute("promote")["output"]["model"] == first
+    assert registry.champion(judged.name)["version"] == first["version"]

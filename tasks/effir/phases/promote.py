@@ -34,9 +34,14 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _unchanged_champion(job: Job, verdict: dict[str, Any]) -> dict[str, Any] | None:
-    """The champion that the candidate was judged against. Raises EffirError if there is another one by now."""
+    """The champion that the candidate was judged against, or the candidate itself where a try that was killed had crowned it.
+
+    Raises EffirError if there is another one by now.
+    """
     now = registry.champion(job.spec.name)
     judged = verdict["champion"]
+    if now and now["digest"] == verdict["candidate"]["digest"]:
+        return now
     if (now and now["version"]) != (judged and judged["version"]):
         raise EffirError(
             f"the champion of {job.spec.name} is {_called(now)} by now, and the candidate was judged against {_called(judged)}: "
