@@ -7,11 +7,13 @@ import contextlib
 import importlib.util
 import io
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effir import modelfiles
 from effir.errors import BadInput
 
 if TYPE_CHECKING:
@@ -59,19 +61,9 @@ def local_files(source: str) -> list[Path]:
 
 
 def count_parameters(folder: Path) -> int:
-    """Number of weights in a folder's safetensors files, read from their headers."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="np") as tensors:
-            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118 - not a dict
-        for shape in shapes:
-            size = 1
-            for length in shape:
-                size *= length
-            total += size
-    return total
+    """Number of weights in a folder's safetensors files, read from their headers. Raises BadInput for a damaged one."""
+    files = sorted(folder.glob("*.safetensors"))
+    return sum(math.prod(shape) for path in files for shape in modelfiles.tensor_shapes(path).values())
 
 
 def _locate(source: str, revision: str | None, trust_remote_code: bool) -> tuple[str, dict[str, Any]]:
@@ -99,12 +91,8 @@ def _kind(source: str, place: str, options: dict[str, Any]) -> str:
     """A folder's or a Hugging Face id's model_type, before any weight is read."""
     from transformers import AutoConfig
 
-    config = Path(place) / "config.json"
-    if config.is_file():
-        try:
-            return str(json.loads(config.read_text())["model_type"])
-        except (ValueError, KeyError):
-            raise BadInput(f"{config} names no model_type: this is not a Hugging Face model") from None
+    if (Path(place) / "config.json").is_file():
+        return modelfiles.config(Path(place))["model_type"]
     try:
         return str(AutoConfig.from_pretrained(place, **options).model_type)
     except (OSError, ValueError) as error:
@@ -134,10 +122,8 @@ def _convert(source: str, place: str, options: dict[str, Any], folder: Path, dty
 
     model = _load(source, place, options, getattr(torch, dtype))
     _check_supported(source, model.config.model_type)
-    try:
+    with modelfiles.understood(f"the base model {source} has no tokenizer that could be read"):
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"the base model {source} has no tokenizer that could be read: {_line(error)}") from None
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -154,13 +140,16 @@ def _load(source: str, place: str, options: dict[str, Any], dtype: "torch.dtype"
     how: dict[str, Any] = {"use_safetensors": True, "dtype": dtype}
     if "gguf_file" in options:
         how = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
+    unread = f"the weights of {source} could not be read (safetensors or GGUF are needed)"
+    with modelfiles.understood(unread), contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
+        try:
             model, loading = AutoModel.from_pretrained(place, output_loading_info=True, **options, **how)
-    except (OSError, ValueError) as error:
-        if "architecture" in str(error):
-            raise _unsupported(source, "of a type that transformers cannot read from GGUF") from None
-        raise BadInput(f"the weights of {source} could not be read (safetensors or GGUF are needed): {_line(error)}") from None
+        except ValueError as error:
+            if "gguf_file" in options and "architecture" in str(error):
+                raise _unsupported(source, "of a type that transformers cannot read from GGUF") from None
+            raise
+    if unused := sorted(name for name in loading["unexpected_keys"] if "layers." in name and not name.endswith("inv_freq")):
+        raise BadInput(f"the base model {source} has {len(unused)} weights that its config.json has no layer for, among them {unused[0]}")
     if missing := sorted(loading["missing_keys"]):
         raise BadInput(f"the base model {source} is incomplete: {len(missing)} weights are missing, among them {missing[0]}")
     return model.to(dtype)
@@ -172,7 +161,3 @@ def _fetched(place: str, revision: str | None) -> str:
     from huggingface_hub import snapshot_download
 
     return snapshot_download(place, revision=revision)
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

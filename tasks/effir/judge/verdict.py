@@ -1,6 +1,6 @@
 """A verdict and the rules behind it, as JSON and as text."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -18,6 +18,21 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Statement:
+    """Better or worse than another model on one collection; p is adjusted for all that is stated beside it (Holm).
+
+    difference: mean of candidate minus that model, -1 to 1.
+    """
+
+    text: str
+    collection: str
+    against: str
+    difference: float
+    p: float
+    significant: bool
+
+
+@dataclass(frozen=True)
 class Verdict:
     """`promoted` or `rejected`, why, and how it was found out."""
 
@@ -31,6 +46,7 @@ class Verdict:
     confidence: float
     champion: dict[str, Any] | None
     candidate: dict[str, Any]
+    statements: list[Statement] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As verdict.json holds it; absent parts of a rule are left out."""
@@ -46,6 +62,7 @@ class Verdict:
             outcome = "holds" if rule.passed else "**fails**"
             cells = [rule.rule, rule.collection or "", _number(rule.value), _number(rule.bound), outcome, rule.text]
             lines.append("| " + " | ".join(cells) + " |")
+        lines += ["", *[f"- {one.text}" for one in self.statements if one.significant]]
         sizes = ", ".join(f"{name} {size['queries']} in {size['clusters']} clusters" for name, size in self.n.items())
         lines += ["", f"{self.method} Confidence {self.confidence:g}, {self.resamples} resamples, seed {self.seed}."]
         lines += ["", f"Queries judged: {sizes or 'none'}."]
