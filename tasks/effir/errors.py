@@ -2,7 +2,7 @@
 
 from typing import Any
 
-LONGEST = 80
+LONGEST, LONGEST_SENTENCE = 80, 1000
 
 
 class EffirError(Exception):
@@ -11,7 +11,8 @@ class EffirError(Exception):
     exit_code = 1
 
     def __init__(self, sentence: str = "") -> None:
-        super().__init__(" ".join(sentence.splitlines()))
+        line = " ".join(sentence.splitlines()).encode(errors="backslashreplace").decode()
+        super().__init__(line if len(line) <= LONGEST_SENTENCE else f"{line[:LONGEST_SENTENCE]}…")
 
 
 class BadInput(EffirError, ValueError):

@@ -4,6 +4,7 @@ A field left out of a profile keeps the default below, which is the paper's valu
 one (Lei et al., ACL 2026, sections 4.2 and A.2) and otherwise the default argued for in docs/method.md.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from effir.compress import grammar
-from effir.errors import BadInput
+from effir.errors import BadInput, shown
 
 PROFILES = Path(__file__).parent / "profiles"
 TARGETS = ("target_speedup", "target_parameters")
@@ -216,9 +217,20 @@ class RunSpec(BaseModel):
             raise ValueError("keep_ratio below 1 needs slim_steps above 0, since z is what ranks the neurons, or another neuron_score")
         if self.has_target() and (self.variant != "full" or self.keep_ratio < 1):
             raise ValueError("a target chooses what is cut: give no variant and no keep_ratio beside it")
+        grammar.parse(self.variant)
         names = self.collection_names()
+        if not names:
+            raise ValueError("collections names none: give at least one")
+        for source in (*self.collection_sources(), *(one for one in self.training_sources() if one.startswith("beir:"))):
+            if not re.fullmatch(NAME, collection_name(source)) or (source.startswith("beir:") and "/" in source):
+                raise ValueError(
+                    f"{shown(source)} gives no name for a collection: letters, digits, dots, dashes and underscores may be in it"
+                )
         if len(set(names)) != len(names):
             raise ValueError("collections has the same name twice")
+        given = [part.split("=")[0].strip() for part in self.margins.split(",") if part.strip()]
+        if len(set(given)) != len(given) or not all(0 < margin < 1 for margin in self.margin_by_name().values()):
+            raise ValueError("margins must be above 0 and below 1, one for each name")
         for what, given in (("in_domain", self.in_domain_names()), ("margins", list(self.margin_by_name()))):
             for one in given:
                 if one not in names:
@@ -271,7 +283,7 @@ def load_profile(name: str) -> dict[str, Any]:
     Raises BadInput if there is no such profile.
     """
     if name not in profile_names():
-        raise BadInput(f"there is no profile {name!r}; choose one of: {', '.join(profile_names())}")
+        raise BadInput(f"there is no profile {shown(name)}; choose one of: {', '.join(profile_names())}")
     return tomllib.loads((PROFILES / f"{name}.toml").read_text())
 
 
@@ -302,10 +314,10 @@ def parse(values: dict[str, Any]) -> RunSpec:
 def _sentence(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"{where} is not a field of the spec; `effir spec --schema` lists them"
+        return f"{shown(where)[1:-1]} is not a field of the spec; `effir spec --schema` lists them"
     message = detail["msg"].removeprefix("Value error, ")
     if not where:
         return message
     if where == "variant":
-        return f"variant {detail['input']!r} does not parse: write {grammar.GRAMMAR}"
-    return f"{where}: {message} (got {detail['input']!r})"
+        return f"variant {shown(detail['input'])} does not parse: write {grammar.GRAMMAR}"
+    return f"{where}: {message} (got {shown(detail['input'])})"

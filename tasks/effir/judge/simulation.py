@@ -100,12 +100,14 @@ def pass_rate(
     draws: int,
     seed: int = 0,
     copies: int = 1,
+    told: bool = True,
     rules: Callable[[Mapping[str, Mapping[str, Scores]], Limits], bool] | None = None,
 ) -> Rate:
     """How many of the draws hold every rule that compares candidate and reference.
 
-    laws: collection → law; queries: how many each has, in clusters of `copies` equal ones. limits.seed is another one in every
-    draw, so that one stream of resamples does not decide them all. `rules` takes the place of the gate's own (for tests).
+    laws: collection → law; queries: how many each has, in clusters of `copies` equal ones, which the gate is `told` of or not.
+    limits.seed is another one in every draw, so that one stream of resamples does not decide them all. `rules` takes the place
+    of the gate's own (for tests).
     """
     judge = rules or holds
     found = 0
@@ -113,7 +115,7 @@ def pass_rate(
         rng = np.random.default_rng([seed, draw])
         table: dict[str, dict[str, Scores]] = {"reference": {}, "candidate": {}}
         for name, law in laws.items():
-            for model, scores in zip(table, drawn(law, queries, copies, rng), strict=True):
+            for model, scores in zip(table, drawn(law, queries, copies, rng, told), strict=True):
                 table[model][name] = scores
         found += judge(table, replace(limits, collections=tuple(laws), seed=draw))
     return Rate(found, draws)
@@ -124,12 +126,12 @@ def holds(scores: Mapping[str, Mapping[str, Scores]], limits: Limits) -> bool:
     return all(rule.passed for rule in (*complete(scores, limits), *not_inferior("reference", scores, limits)))
 
 
-def drawn(law: Law, queries: int, copies: int, rng: np.random.Generator) -> tuple[Scores, Scores]:
+def drawn(law: Law, queries: int, copies: int, rng: np.random.Generator, told: bool = True) -> tuple[Scores, Scores]:
     """Reference's and candidate's scores on queries drawn from a law, each drawn one `copies` times and these a cluster."""
     groups = -(-queries // copies)
     picked = np.repeat(rng.choice(len(law.weights), groups, p=law.weights), copies)[:queries]
     names = tuple(f"q{number}" for number in range(queries))
-    clusters = tuple(f"c{number // copies}" for number in range(queries))
+    clusters = tuple(f"c{number // copies}" for number in range(queries)) if told else names
     return Scores(names, clusters, law.reference[picked]), Scores(names, clusters, law.candidate[picked])
 
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from effir.errors import BadInput
+from effir.errors import BadInput, shown
 from effir.manifest import MANIFEST, Manifest, code_version, digest_of, library_versions, machine
 from effir.services.store import Store
 from effir.spec import RunSpec, parse, resolve
@@ -21,6 +21,9 @@ PHASES = (
     "begin", "arms", "prepare", "teacher", "importance", "depth", "slim", "narrow", "finetune",
     "encode", "evaluate", "speed", "verify", "gate", "promote", "report", "assess", "frontier",
 )  # fmt: skip
+
+
+MOST_HALVINGS = 64
 
 
 @dataclass
@@ -70,15 +73,36 @@ class Request:
 def read(name: str, call_uri: str, result_uri: str) -> Request:
     """Read a call. Raises BadInput if there is no such phase or call, or its spec is wrong."""
     if name not in PHASES:
-        raise BadInput(f"there is no phase {name!r}; choose one of: {', '.join(PHASES)}")
+        raise BadInput(f"there is no phase {shown(name)}; choose one of: {', '.join(PHASES)}")
     store = Store()
-    call = store.get_json(call_uri)
+    call = _checked(store.get_json(call_uri), call_uri)
     spec = resolve(call["profile"], call.get("overrides")) if "profile" in call else parse(call["spec"])
     module = importlib.import_module(f"effir.phases.{name}")
     key = key_of(name, module, spec, call)
     if getattr(module, "FRESH", False):
         key |= {"run": call["run"], "at": time.time()}
     return Request(name, module, call, spec, key, store, result_uri)
+
+
+def _checked(call: Any, uri: str) -> dict[str, Any]:
+    """A call whose parts are what they must be. Raises BadInput naming the one that is not."""
+    if not isinstance(call, dict) or not ("profile" in call or "spec" in call):
+        raise BadInput(f"{uri} is no call of a phase: it must be a JSON object with a spec or a profile")
+    for name, kind in (("profile", str), ("spec", dict), ("overrides", dict), ("arguments", dict), ("caption", dict), ("run", dict)):
+        optional = name == "overrides" and call.get(name) is None
+        if name in call and not isinstance(call[name], kind) and not optional:
+            raise BadInput(f"{uri}: {name} is {shown(call[name])}, but must be {'text' if kind is str else 'an object with named fields'}")
+    inputs = call.get("inputs", {})
+    if not isinstance(inputs, dict):
+        raise BadInput(f"{uri}: inputs is {shown(inputs)}, but must map names to manifests' addresses")
+    for name, value in inputs.items():
+        for one in value if isinstance(value, list) else [value] if value is not None else []:
+            if not isinstance(one, str) or (one and not one.endswith(f"/{MANIFEST}")):
+                raise BadInput(f"{uri}: the input {shown(name)} is {shown(one)}, which is no manifest's address")
+    halvings = call.get("halvings") or 0
+    if not isinstance(halvings, int) or not 0 <= halvings <= MOST_HALVINGS:
+        raise BadInput(f"{uri}: halvings is {shown(halvings)}, but must be a whole number from 0 to {MOST_HALVINGS}")
+    return call
 
 
 def key_of(name: str, module: Any, spec: RunSpec, call: dict[str, Any]) -> dict[str, Any]:

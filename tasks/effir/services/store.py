@@ -16,6 +16,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
 
+from effir import strictjson
 from effir.errors import BadInput, EffirError, OutOfReach
 from effir.manifest import MANIFEST, File, Manifest, describe
 
@@ -49,11 +50,7 @@ class Store:
 
     def get_json(self, uri: str) -> Any:
         """An object read as JSON. Raises BadInput if there is none or it is not JSON."""
-        body = self.get_bytes(uri)
-        try:
-            return json.loads(body)
-        except ValueError:
-            raise BadInput(f"{uri} is not valid JSON") from None
+        return strictjson.loads(self.get_bytes(uri), uri)
 
     def put_json(self, uri: str, value: Any, *, only_if_absent: bool = False) -> bool:
         """Write JSON; with `only_if_absent` say whether this call was the one that wrote it."""
