@@ -13,20 +13,31 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from effir.errors import BadInput, shown
 
 MANIFEST = "manifest.json"
+HEX = "^[0-9a-f]{64}$"
 ROOT = Path(__file__).parent
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers")
+
+
+def inside(name: str) -> str:
+    """The name of a file below a folder, as it is. Raises ValueError for one that could lie elsewhere, or that no file can have."""
+    strange = "\\" in name or any(ord(character) < 32 for character in name)
+    if strange or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"{shown(name)} is no name of a file in a folder")
+    return name
 
 
 class File(BaseModel):
     """One file of an artifact."""
 
-    sha256: str
-    size: int
+    sha256: str = Field(pattern=HEX)
+    size: int = Field(ge=0)
 
 
 class Manifest(BaseModel):
@@ -38,17 +49,27 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    phase: str
-    digest: str
+    phase: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    digest: str = Field(pattern=HEX)
     key: dict[str, Any]
-    files: dict[str, File]
-    parts: dict[str, str] = {}
+    files: dict[Annotated[str, AfterValidator(inside)], File]
+    parts: dict[str, Annotated[str, Field(pattern="^s3://")]] = {}
     numbers: dict[str, Any]
     output: dict[str, Any] = {}
-    seconds: float
-    forward_passes: int
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    forward_passes: int = Field(ge=0)
     created: str
     mlflow_run_id: str | None = None
+
+
+def manifest_of(value: Any, where: str) -> Manifest:
+    """A manifest as it was read; `where` names its place. Raises BadInput for one that is not sound."""
+    try:
+        return Manifest.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(shown(part)[1:-1] if isinstance(part, str) else str(part) for part in first["loc"])
+        raise BadInput(f"{where} is no sound manifest: {field or 'it'}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def digest_of(key: Mapping[str, Any]) -> str:

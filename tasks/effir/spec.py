@@ -223,9 +223,7 @@ class RunSpec(BaseModel):
             raise ValueError("collections names none: give at least one")
         for source in (*self.collection_sources(), *(one for one in self.training_sources() if one.startswith("beir:"))):
             if not re.fullmatch(NAME, collection_name(source)) or (source.startswith("beir:") and "/" in source):
-                raise ValueError(
-                    f"{shown(source)} gives no name for a collection: letters, digits, dots, dashes and underscores may be in it"
-                )
+                raise ValueError(f"collections has {shown(source)}, which gives no name of letters, digits, dots, dashes and underscores")
         if len(set(names)) != len(names):
             raise ValueError("collections has the same name twice")
         given = [part.split("=")[0].strip() for part in self.margins.split(",") if part.strip()]

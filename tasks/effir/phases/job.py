@@ -61,7 +61,7 @@ class Job:
 
     def manifest_at(self, uri: str) -> Manifest:
         """Manifest at a URI."""
-        return Manifest.model_validate(self.store.get_json(uri))
+        return self.store.manifest(uri)
 
     def folder_at(self, uri: str) -> Path:
         """The artifact whose manifest is at `uri` as a local folder (downloaded once, by one rank of this machine)."""

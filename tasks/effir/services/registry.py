@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from effir.errors import BadInput, Stopped
-from effir.manifest import MANIFEST, Manifest, digest_of
+from effir.manifest import MANIFEST, digest_of
 from effir.services.mlflow_api import Api, Refused
 from effir.services.store import Store, plain_errors, split
 from effir.services.tracker import Tracker
@@ -197,7 +197,7 @@ def download_model(uri: str, folder: Path) -> Path:
         download_artifacts(uri, dst_path=str(folder))
     elif version["manifest"] == f"{source.rstrip('/')}/{MANIFEST}":
         store = Store()
-        store.download(source, Manifest.model_validate(store.get_json(version["manifest"])).files, folder)
+        store.download(source, store.manifest(version["manifest"]).files, folder)
     else:
         Store().download_prefix(source, folder)
     return folder / "model" if (folder / "model" / "config.json").is_file() else folder

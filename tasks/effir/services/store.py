@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionEr
 
 from effir import strictjson
 from effir.errors import BadInput, EffirError, OutOfReach
-from effir.manifest import MANIFEST, File, Manifest, describe
+from effir.manifest import MANIFEST, File, Manifest, describe, inside, manifest_of
 
 BLOCK = 1 << 22
 WORKERS = 4
@@ -51,6 +51,10 @@ class Store:
     def get_json(self, uri: str) -> Any:
         """An object read as JSON. Raises BadInput if there is none or it is not JSON."""
         return strictjson.loads(self.get_bytes(uri), uri)
+
+    def manifest(self, uri: str) -> Manifest:
+        """The manifest at a URI. Raises BadInput if there is none or it is not sound."""
+        return manifest_of(self.get_json(uri), uri)
 
     def put_json(self, uri: str, value: Any, *, only_if_absent: bool = False) -> bool:
         """Write JSON; with `only_if_absent` say whether this call was the one that wrote it."""
@@ -122,7 +126,7 @@ class Store:
 
     def download_prefix(self, prefix: str, folder: Path) -> Path:
         """Copy everything below a prefix into a local folder, or a single object to that path. Raises BadInput if nothing is there."""
-        targets = {uri: folder / uri.removeprefix(prefix.rstrip("/") + "/") for uri, _ in self.list(prefix)}
+        targets = {uri: self.inside(folder, uri.removeprefix(prefix.rstrip("/") + "/")) for uri, _ in self.list(prefix)}
         if not targets and self.exists(prefix):
             targets = {prefix: folder}
         if not targets:
@@ -134,13 +138,21 @@ class Store:
                 self.client.download_file(bucket, key, str(target))
         return folder
 
+    @staticmethod
+    def inside(folder: Path, name: str) -> Path:
+        """Where a file of this name lies in a folder. Raises BadInput for a name that leads out of it."""
+        try:
+            return folder / inside(name)
+        except ValueError as error:
+            raise BadInput(f"{error}, and is not downloaded") from None
+
     # Artifacts
 
     def find(self, phase: str, digest: str) -> Manifest | None:
         """A finished artifact whose every byte is in place, or None. Damage is a miss: its manifest is removed."""
         prefix = self.artifact(phase, digest)
         try:
-            manifest = Manifest.model_validate(self.get_json(f"{prefix}/{MANIFEST}"))
+            manifest = self.manifest(f"{prefix}/{MANIFEST}")
         except _Absent:
             return None
         except ValueError:
@@ -171,7 +183,7 @@ class Store:
         manifest = manifest.model_copy(update={"files": self.upload(folder, prefix)})
         if self.put_json(f"{prefix}/{MANIFEST}", manifest.model_dump(), only_if_absent=True):
             return manifest
-        return Manifest.model_validate(self.get_json(f"{prefix}/{MANIFEST}"))
+        return self.manifest(f"{prefix}/{MANIFEST}")
 
     def _put_file(self, path: Path, uri: str) -> None:
         bucket, key = split(uri)
