@@ -47,7 +47,7 @@ def test_an_mlmodel_says_which_code_mlflow_will_run(export: Callable[..., Any]) 
 
 def test_the_manifest_beside_a_model_holds(export: Callable[..., Any]) -> None:
     one = export()
-    about = {"phase": "finetune", "digest": "d", "key": {}, "numbers": {}, "seconds": 0, "forward_passes": 0, "created": ""}
+    about = {"phase": "finetune", "digest": "d" * 64, "key": {}, "numbers": {}, "seconds": 0, "forward_passes": 0, "created": ""}
     files = {name: file.model_dump() for name, file in describe(one.folder).items()}
     (one.folder / "manifest.json").write_text(json.dumps(about | {"files": files}))
     trust.check(one.folder)

@@ -15,6 +15,7 @@ import pytest
 from tests.e2e import tiny
 
 from effir.services import garbage, local
+from effir.services.airflow import Airflow
 
 from . import phase_faults, proxy, work
 from .phase_faults import Bench, Row
