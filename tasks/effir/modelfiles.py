@@ -18,6 +18,8 @@ LARGEST = {
     "intermediate_size": 1 << 24,
     "vocab_size": 1 << 26,
 }
+BY_LAYER = -1
+"""What an exported model gives for the width of layers that differ; each layer's own stands beside it."""
 LACKING = ("out of memory", "allocate memory", "ALLOC_FAILED", "No space left on device")
 OPTIONAL = ("num_key_value_heads", "head_dim")
 """Sizes that a config.json may give as null, too."""
@@ -55,13 +57,17 @@ def first_line(error: BaseException) -> str:
 def config(place: Path) -> dict[str, Any]:
     """config.json of a Hugging Face folder. Raises BadInput for one that names no model_type, or sizes that no model has."""
     path = place / "config.json"
-    found = strictjson.table(path)
+    try:
+        found = strictjson.table(path)
+    except BadInput as error:
+        raise BadInput(f"{error}; it names no model_type, so this is not a Hugging Face model") from None
     if not isinstance(found.get("model_type"), str) or not found["model_type"]:
         raise BadInput(f"{path} names no model_type: this is not a Hugging Face model")
     for name, value in found.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise BadInput(f"{path}: {name} is {value}, which is not a finite number")
-        if name not in LARGEST or (value is None and name in OPTIONAL):
+        by_layer = name == "intermediate_size" and value == BY_LAYER and found["model_type"].startswith("effir_")
+        if name not in LARGEST or (value is None and name in OPTIONAL) or by_layer:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST[name]:
             raise BadInput(f"{path}: {name} is {shown(value)}, but must be a whole number from 1 to {LARGEST[name]}")
