@@ -47,7 +47,7 @@ def check_run_id(run_id: object) -> str:
 
 
 def is_relative(path: str) -> bool:
-    """Whether a path in POSIX spelling stays below the folder that it is put in, in other spellings too, and has no control characters.
+    """Whether a path in POSIX spelling names a file below the folder that it is put in; backslashes and control characters are refused.
 
     >>> is_relative("model/config.json"), is_relative("../x"), is_relative("/etc/x"), is_relative("a//b"), is_relative("")
     (True, False, False, False, False)
