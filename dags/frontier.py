@@ -16,7 +16,7 @@ from airflow.sdk import DAG, Param, dag, task, task_group
 
 import alerts
 from form import params
-from launch import phase
+from launch import Asked, phase
 from pools import computing, mapped_computing
 
 ARM = "{{ task.caption['arm'] }} · seed {{ task.caption['seed'] }}"
@@ -94,7 +94,7 @@ def frontier() -> DAG:
         on_failure_callback=alerts.failed,
     )  # fmt: skip
     def flow() -> None:
-        begun = phase("arms", task_id="begin", asks=tuple(QUESTION))
+        begun = phase("arms", task_id="begin", arguments={name: Asked(name) for name in QUESTION})
         prepared = computing("prepare")
         begun >> prepared
         training, calibration, collections = {"training": prepared}, {"calibration": prepared}, {"collections": prepared}

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +34,18 @@ PREFIX = "effir: "
 SENTENCES: dict[str, str] = json.loads((Path(__file__).parent / "phases.json").read_text())
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Stands among a phase's inputs, arguments or spec for what the form says under this name, as text; empty where it was left empty."""
+
+    name: str
+
+    def resolve(self, context: Any) -> str:
+        """Airflow calls this in place of rendering a template."""
+        value = context["params"].get(self.name)
+        return "" if value is None else str(value)
+
+
 class Phase(BaseOperator):
     """One phase of a run: writes its call, lets the runner run it, hands its result back.
 
@@ -43,7 +56,6 @@ class Phase(BaseOperator):
     caption:   what people tell the executions of a mapped phase apart by; the cache does not care
     form:      another trigger form than the run's, {profile, field: value}
     only:      of a list of results, the model whose results are meant
-    asks:      parameters of the form that are arguments of this phase, and no fields of the spec
     summarise: tell the phase, as its argument `phases`, how those before it went
     """
 
@@ -60,7 +72,6 @@ class Phase(BaseOperator):
         caption: Any = None,
         form: dict[str, Any] | None = None,
         only: str = "",
-        asks: tuple[str, ...] = (),
         summarise: bool = False,
         **settings: Any,
     ) -> None:
@@ -72,11 +83,10 @@ class Phase(BaseOperator):
         self.caption = caption if caption is not None else {}
         self.form = form
         self.only = only
-        self.asks = asks
         self.summarise = summarise
 
     def render_template(self, content: Any, context: Any, jinja_env: Any = None, seen_oids: set[int] | None = None) -> Any:
-        """References to other tasks become what those handed back; text stays text, for people typed it.
+        """References to other tasks become what those handed back, Asked what the form says; text stays text, for people typed it.
 
         Airflow itself would render what a mapped task is given as well: a form's {{ conn.effir_s3.password }} would become a password.
         """
@@ -129,8 +139,7 @@ class Phase(BaseOperator):
         if self.form or self.phase in FORM:
             given = self.form or context["params"]
             form = {name: value for name, value in given.items() if value is not None and name not in self.arguments}
-            asked = {name: form.pop(name, "") for name in self.asks}
-            return {"run": run, "profile": form.pop("profile"), "overrides": form, "arguments": self.arguments | asked}
+            return {"run": run, "profile": form.pop("profile"), "overrides": form, "arguments": self.arguments}
         begun = context["ti"].xcom_pull(task_ids=BEGIN)
         run["mlflow_run_id"] = begun["output"]["mlflow_run_id"] if begun else None
         inputs = {name: found for name, value in self.inputs.items() if (found := pick(name, value, self.only))}

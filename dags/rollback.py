@@ -13,7 +13,7 @@ from airflow.sdk import DAG, Metadata, Param, dag, task
 
 import alerts
 from assets import CHAMPION
-from launch import phase
+from launch import Asked, phase
 
 FORM = {
     "name": Param(
@@ -47,8 +47,7 @@ def rollback() -> DAG:
         on_failure_callback=alerts.failed,
     )  # fmt: skip
     def flow() -> None:
-        asked = {"to": "{{ params.to or '' }}", "why": "{{ params.why or '' }}"}
-        announce(phase("rollback", spec={"name": "{{ params.name }}"}, arguments=asked))
+        announce(phase("rollback", spec={"name": Asked("name")}, arguments={"to": Asked("to"), "why": Asked("why")}))
 
     return flow()
 

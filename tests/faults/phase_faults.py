@@ -5,16 +5,15 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from safetensors.torch import load
 
 from effir.manifest import MANIFEST
 
 from . import services
-from .proxy import Plan, Proxy
+from .bench import Bench, Row
+from .proxy import Plan
 from .work import STEPS, Ended, Run, Step, differs
 
 BAD_INPUT, STOPPED, OUT_OF_MEMORY, NO_RIGHT = 2, 75, 76, 99
@@ -26,57 +25,6 @@ TOLERANCE = 1e-5
 TRIES = 6
 MOST_KEPT = 3
 DRAWS = 6
-
-
-@dataclass
-class Row:
-    """What came of one kind of fault. seconds: from each fault to the good end of what it disturbed; remarks: why lost, why wrong."""
-
-    fault: str
-    injected: int = 0
-    recovered: int = 0
-    lost: int = 0
-    wrong: int = 0
-    seconds: list[float] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-    def add(self, count: int, lost: list[str], wrong: list[str], seconds: float) -> None:
-        """So many faults with this outcome."""
-        self.injected += count
-        self.recovered += count if not lost and not wrong else 0
-        self.lost += count if lost else 0
-        self.wrong += count if wrong else 0
-        self.seconds += [seconds] * count
-        self.remarks += lost + wrong
-
-
-@dataclass
-class Bench:
-    """Where phases are disturbed: the undisturbed run, how many requests each of its phases makes, and the proxy."""
-
-    base: Run
-    proxy: Proxy
-    requests: dict[str, int]
-    chance: random.Random
-    made: int = 0
-
-    def fresh(self) -> Run:
-        """A run with a store of its own, which finds the inputs that the undisturbed one made."""
-        self.made += 1
-        return Run(self.base.start, self.base.spec, f"{self.base.root}-{self.made}", self.base.s3, self.base)
-
-
-def undisturbed(run: Run, proxy: Proxy, chance: random.Random) -> Bench:
-    """Every phase once, through the proxy, which only counts."""
-    requests: dict[str, int] = {}
-    for step in STEPS:
-        proxy.plan = Plan()
-        ended = run.once(step, s3=proxy.url)
-        if ended.code:
-            raise RuntimeError(f"{step.label} ended with {ended.code} though nothing disturbed it:\n{ended.said[-2000:]}")
-        run.done(step, ended)
-        requests[step.label] = proxy.plan.requests
-    return Bench(run, proxy, requests, chance)
 
 
 # Killed
@@ -274,9 +222,3 @@ def stale_lists(bench: Bench, row: Row, most: int) -> None:
                 run.done(step, ended)
                 whole.add(1, [], _result(bench, run, step), 0.0)
             row.add(plan.injected, whole.remarks if whole.lost else [], whole.remarks if whole.wrong else [], whole.seconds[-1])
-
-
-def turns(bench: Bench, steps: tuple[Step, ...] = STEPS) -> Iterator[Step]:
-    """Every phase in an order of chance, again and again."""
-    while True:
-        yield from bench.chance.sample(steps, len(steps))

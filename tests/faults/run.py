@@ -27,7 +27,7 @@ from tests.e2e import tiny
 from effir.services import local
 
 from . import phase_faults, proxy, work
-from .phase_faults import Bench, Row
+from .bench import Bench, Row, turns, undisturbed
 from .run_faults import FAULTS, Runs
 
 KILLS = {"kill -9": (signal.SIGKILL, 34), "kill -TERM": (signal.SIGTERM, 20)}
@@ -54,12 +54,12 @@ class Suite:
 
     def phases(self, bench: Bench) -> None:
         """Everything that befalls single phases."""
-        steps = phase_faults.turns(bench)
+        steps = turns(bench)
         for name, (number, count) in KILLS.items():
             for step in islice(steps, self.some(count) if self.wanted(name) else 0):
                 phase_faults.killed(bench, self.rows[name], step, number)
             self.tell(name)
-        heavy = phase_faults.turns(bench, phase_faults.HEAVY)
+        heavy = turns(bench, phase_faults.HEAVY)
         for step in islice(heavy, self.some(MEMORY) if self.wanted("out of memory") else 0):
             phase_faults.short_of_memory(bench, self.rows["out of memory"], step)
         self.tell("out of memory")
@@ -131,7 +131,7 @@ def main() -> int:
         spec = tiny.overrides(folder / "data", name="faults", **work.SPEC)
         if not asked.only or set(suite.only) - {"MLflow restart", "scheduler restart", "S3 restart"}:
             with proxy.started(s3) as between, work.warm(folder / "warm") as start:
-                suite.phases(phase_faults.undisturbed(work.Run(start, spec, "s3://effir/phases/run", s3), between, suite.chance))
+                suite.phases(undisturbed(work.Run(start, spec, "s3://effir/phases/run", s3), between, suite.chance))
         suite.runs(spec | {"name": "whole"})
     return report(suite, home, time.monotonic() - began, asked.seed)
 

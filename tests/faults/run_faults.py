@@ -14,7 +14,7 @@ from effir.services.airflow import Airflow
 from effir.services.store import Store
 
 from . import services
-from .phase_faults import Row
+from .bench import Row
 from .work import LOOSE, differs
 
 DAG = "effir_compress"

@@ -18,7 +18,7 @@ from effir.services import garbage, local
 from effir.services.airflow import Airflow
 
 from . import phase_faults, proxy, work
-from .phase_faults import Bench, Row
+from .bench import Bench, Row, undisturbed
 
 SEED = 6
 STEPS = {step.label: step for step in work.STEPS}
@@ -38,7 +38,7 @@ def bench(stack_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         s3 = os.environ["AWS_ENDPOINT_URL_S3"]
         with proxy.started(s3) as between, work.warm(folder / "warm") as start:
             run = work.Run(start, spec, f"s3://effir/{spec['name']}/run", s3)
-            yield phase_faults.undisturbed(run, between, random.Random(SEED))
+            yield undisturbed(run, between, random.Random(SEED))
 
 
 def came_well(row: Row) -> None:

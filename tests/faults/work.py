@@ -17,7 +17,7 @@ from effir.phases.compute import INDEX
 from effir.services.store import Store
 
 HERE = Path(__file__).parent
-MODELS, SHARDS = ("reference", "candidate"), (0, 1)
+MODELS, SHARDS = ("base", "reference", "candidate"), (0, 1)
 LOOSE = {"begin", "speed", "gate", "promote", "report", "assess"}
 """Phases that measure time or tell what stands in the registry: every try gives other bytes, undisturbed ones too."""
 SPEC = {
@@ -58,7 +58,7 @@ def _steps() -> tuple[Step, ...]:
             for model in MODELS
             for shard, label in zip(SHARDS, encodes[model], strict=True)
         ),
-        Step("evaluate", "evaluate", {"encodes": [*encodes["reference"], *encodes["candidate"]], "collections": ["seen"]}),
+        Step("evaluate", "evaluate", {"encodes": [one for model in MODELS for one in encodes[model]], "collections": ["seen"]}),
         Step("speed", "speed", both | {"collections": ["seen"]}),
         Step("verify", "verify", {"candidate": "candidate", "encodes": encodes["candidate"], "collections": ["seen"]}),
         Step("gate", "gate", evidence),

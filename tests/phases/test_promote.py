@@ -216,3 +216,12 @@ def test_a_yes_holds_only_against_the_champion_that_was_shown(judged):
         "approved by ada in comparison with another champion than the one that stands by now: trigger the run again"
     ]
     assert aliases(judged)["champion"] == "1"
+
+
+def test_a_try_that_was_killed_after_it_crowned_is_made_good(judged):
+    judged.prepare().execute("gate")
+    first = judged.execute("promote")["output"]["model"]
+    judged.store.delete([judged.inputs.pop("promote")])
+    assert judged.execute("promote")["output"]["model"] == first
+    assert promotions.champion(judged.store, judged.name)["version"] == first["version"]
+    assert len(log(judged)) == 1

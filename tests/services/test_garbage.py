@@ -44,7 +44,7 @@ class Shelf:
         cut = self.publish("narrow", {"base": digest(base), "prepare": digest(prepared)})
         candidate = self.publish("finetune", {"narrow": digest(cut), "others": [digest(training)]})
         about = {"digest": digest(candidate), "manifest": f"{candidate}/{MANIFEST}", "description": "", "tags": {}}
-        registry.crown(self.name, registry.register(self.name, candidate, run_id=None, **about))
+        registry.point(self.name, "champion", registry.register(self.name, candidate, run_id=None, **about))
         return [base, training, prepared, cut, candidate]
 
     def find(self, limits: Limits = NOW) -> dict[str, list[str]]:

@@ -110,7 +110,7 @@ def test_a_run_is_recorded_by_log_and_gone_on_with_by_promote(
     become("log")
     run = {"id": f"manual__{time.time_ns()}", "airflow_url": "http://127.0.0.1:8080/run"}
     run["mlflow_run_id"] = registry.begin_run(run, RunSpec(name="access"))
-    assert registry.champion("access-absent") is None
+    assert registry.by_alias("access-absent", "champion") is None
     for user in ("log", "promote"):
         become(user)
         with registry.phase_run(run, "promote", {}) as tracker:
@@ -162,7 +162,7 @@ def test_a_reader_loads_a_model_that_promote_registered(
     assert (registry.download_model(f"models:/{name}/{version}", tmp_path / "read") / "config.json").read_text() == "{}"
     assert (Path(download_artifacts(f"models:/{name}/{version}", dst_path=str(tmp_path / "mlflow"))) / "model" / "config.json").exists()
     with pytest.raises(BadInput, match="does not let reader do"):
-        registry.challenger(name, version)
+        registry.point(name, "challenger", version)
 
 
 def test_nobody_without_a_login_and_no_user_makes_another(asking: Callable[..., requests.Response], mlflow: str) -> None:

@@ -199,13 +199,7 @@ def tag(name: str, version: str, key: str, value: str) -> None:
 
 def has_version(name: str, version: str) -> bool:
     """Whether there is such a version."""
-    try:
-        Api().get("model-versions/get", name=name, version=version)
-    except Refused as refusal:
-        if refusal.code in ABSENT:
-            return False
-        raise
-    return True
+    return _read_version(name, version=version) is not None
 
 
 def download_model(uri: str, folder: Path) -> Path:
