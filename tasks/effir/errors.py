@@ -1,10 +1,18 @@
 """The ways a command ends badly; the exit code is part of the contract with the orchestrator (docs/architecture.md, Exit codes)."""
 
+from typing import Any
+
+LONGEST, LONGEST_SENTENCE = 80, 1000
+
 
 class EffirError(Exception):
-    """Something failed; the message is one sentence for a person. Exit code 1: may be retried."""
+    """Something failed; the message is one sentence for a person, on one line. Exit code 1: may be retried."""
 
     exit_code = 1
+
+    def __init__(self, sentence: str = "") -> None:
+        line = " ".join(sentence.splitlines()).encode(errors="backslashreplace").decode()
+        super().__init__(line if len(line) <= LONGEST_SENTENCE else f"{line[:LONGEST_SENTENCE]}…")
 
 
 class BadInput(EffirError, ValueError):
@@ -34,3 +42,13 @@ class OutOfMemory(EffirError):
     """Memory ran out, of the device or of the machine. Exit code 76: retried with fewer queries in memory at once."""
 
     exit_code = 76
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: its repr, cut where it is long.
+
+    >>> shown("a"), len(shown("a" * 10**6))
+    ("'a'", 81)
+    """
+    text = repr(value[:LONGEST] if isinstance(value, str) else value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -1,9 +1,9 @@
 """Code that travels with a base model: off by default; where it is allowed, exactly the code that somebody has read."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from effir import strictjson
 from effir.errors import BadInput
 from effir.manifest import digest_of, sha256_of
 
@@ -59,11 +59,6 @@ def check_pickles(source: str, folder: Path) -> None:
 
 def _named(path: Path) -> list[str]:
     """The places that a config's auto_map names."""
-    try:
-        told: Any = json.loads(path.read_text()).get("auto_map") or {}
-    except FileNotFoundError:
-        return []
-    except (ValueError, AttributeError, OSError):
-        raise BadInput(f"{path} is no JSON object: this is not a Hugging Face model") from None
+    told: Any = (strictjson.table(path).get("auto_map") if path.exists() else None) or {}
     values = told.values() if isinstance(told, dict) else [told]
     return [str(one) for value in values for one in (value if isinstance(value, list) else [value]) if one]

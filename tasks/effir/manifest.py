@@ -13,23 +13,30 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from effir.errors import BadInput
-from effir.names import is_name, is_relative
+from effir.errors import BadInput, shown
+from effir.names import NAME, is_relative
 
 MANIFEST = "manifest.json"
+HEX = "^[0-9a-f]{64}$"
 ROOT = Path(__file__).parent
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers")
+
+
+def _below(path: str) -> str:
+    if not is_relative(path):
+        raise ValueError(f"{shown(path)} lies outside the artifact, or names no file")
+    return path
 
 
 class File(BaseModel):
     """One file of an artifact."""
 
-    sha256: str
-    size: int
+    sha256: str = Field(pattern=HEX)
+    size: int = Field(ge=0)
 
 
 class Manifest(BaseModel):
@@ -41,31 +48,17 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    phase: str
-    digest: str
+    phase: str = Field(pattern=NAME)
+    digest: str = Field(pattern=HEX)
     key: dict[str, Any]
-    files: dict[str, File]
-    parts: dict[str, str] = {}
+    files: dict[Annotated[str, AfterValidator(_below)], File]
+    parts: dict[str, Annotated[str, Field(pattern="^s3://")]] = {}
     numbers: dict[str, Any]
     output: dict[str, Any] = {}
-    seconds: float
-    forward_passes: int
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    forward_passes: int = Field(ge=0)
     created: str
     mlflow_run_id: str | None = None
-
-    @field_validator("phase", "digest")
-    @classmethod
-    def _names_a_folder(cls, value: str) -> str:
-        if not is_name(value):
-            raise ValueError(f"{value!r} names no folder")
-        return value
-
-    @field_validator("files")
-    @classmethod
-    def _stays_inside(cls, value: dict[str, File]) -> dict[str, File]:
-        if outside := [path for path in value if not is_relative(path)]:
-            raise ValueError(f"{outside[0]!r} lies outside the artifact")
-        return value
 
 
 def parse(value: Any, where: str) -> Manifest:
@@ -74,7 +67,8 @@ def parse(value: Any, where: str) -> Manifest:
         return Manifest.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        told = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].removeprefix('Value error, ')}"
+        field = ".".join(shown(part)[1:-1] if isinstance(part, str) else str(part) for part in first["loc"])
+        told = f"{field or 'it'}: {first['msg'].removeprefix('Value error, ')}"
         raise BadInput(f"{where} is no manifest ({told}): run the phase again that made it") from None
 
 

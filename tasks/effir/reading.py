@@ -1,6 +1,5 @@
-"""What effir itself wrote, read back: JSON, plain .npy, safetensors and Parquet; nothing that could be unpickled."""
+"""What effir itself wrote, read back: plain .npy, safetensors and Parquet; nothing that could be unpickled."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +8,6 @@ from effir.errors import BadInput
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises BadInput if it is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, FileNotFoundError):
-        raise BadInput(f"{path} is missing or no JSON, and is not read: make it anew with effir") from None
 
 
 def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":

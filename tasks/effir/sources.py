@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from effir.bases import PACKAGED, local_files
+from effir.bases import PACKAGED, local_files, path_of
 from effir.errors import BadInput
 from effir.names import check_beir
 from effir.retrieve.collections import Collection, load_folder
@@ -43,7 +43,7 @@ def training_set(source: str, scratch: Path) -> TrainingSet:
         return from_collection(stdlib_code()[0])
     if source.startswith("beir:"):
         return from_beir(download_beir(source, scratch))
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.is_dir():
         return load(path) if (path / "examples.jsonl").is_file() else from_beir(path)
     if not path.is_file():
@@ -67,7 +67,7 @@ def collection(source: str, name: str, scratch: Path) -> Collection:
         from effir.retrieve.builtin import semanlink, stdlib_code
 
         return semanlink() if source == "semanlink" else stdlib_code()[1]
-    folder = download_beir(source, scratch) if source.startswith("beir:") else Path(source).expanduser()
+    folder = download_beir(source, scratch) if source.startswith("beir:") else path_of(source)
     if not folder.is_dir():
         raise BadInput(f"the collection {source} does not exist: give stdlib-code, semanlink, beir:NAME or a folder ({LAYOUT}test.tsv)")
     return load_folder(folder, name)
@@ -82,7 +82,7 @@ def calibration_texts(source: str) -> list[str]:
         from effir.retrieve.builtin import pydoc_topics
 
         return pydoc_topics()
-    path = Path(source).expanduser()
+    path = path_of(source)
     if not path.is_file() or path.suffix not in {".txt", ".jsonl"}:
         raise BadInput(f"the calibration text {source} must be pydoc-topics, or a .txt or .jsonl file that exists")
     if path.suffix == ".txt":
@@ -139,7 +139,7 @@ def at_hand(source: str) -> Path | None:
 
 def local(source: str) -> Path | None:
     """The file or folder on this machine that a source names, if there is one."""
-    path = at_hand(source) or Path(source).expanduser()
+    path = at_hand(source) or path_of(source)
     return path if path.exists() else None
 
 

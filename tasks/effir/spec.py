@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from effir.compress import grammar
-from effir.errors import BadInput
+from effir.errors import BadInput, shown
 from effir.names import NAME, REVISION, check_beir, check_name
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -238,23 +238,30 @@ class RunSpec(BaseModel):
             raise ValueError("keep_ratio below 1 needs slim_steps above 0, since z is what ranks the neurons, or another neuron_score")
         if self.has_target() and (self.variant != "full" or self.keep_ratio < 1):
             raise ValueError("a target chooses what is cut: give no variant and no keep_ratio beside it")
+        grammar.parse(self.variant)
         names = self.collection_names()
-        self._check_sources(names)
+        if not names:
+            raise ValueError("collections names none: give at least one")
+        self._check_sources()
         if len(set(names)) != len(names):
             raise ValueError("collections has the same name twice")
+        given = [part.split("=")[0].strip() for part in self.margins.split(",") if part.strip()]
+        if len(set(given)) != len(given) or not all(0 < margin < 1 for margin in self.margin_by_name().values()):
+            raise ValueError("margins must be above 0 and below 1, one for each name")
         for what, given in (("in_domain", self.in_domain_names()), ("margins", list(self.margin_by_name()))):
             for one in given:
                 if one not in names:
                     raise ValueError(f"{what} names {one}, which is not among the collections ({', '.join(names)})")
         return self
 
-    def _check_sources(self, names: list[str]) -> None:
+    def _check_sources(self) -> None:
         """Names become parts of paths and keys: a BEIR set's and every collection's."""
-        for source in [*self.training_sources(), *self.collection_sources()]:
-            if source.startswith("beir:"):
-                check_beir(source)
-        for name in names:
-            check_name(name, "the name of a collection, the last part of its folder or address,")
+        for field, sources in (("training_data", self.training_sources()), ("collections", self.collection_sources())):
+            for source in sources:
+                if source.startswith("beir:"):
+                    check_beir(source, field)
+        for source in self.collection_sources():
+            check_name(collection_name(source), f"collections: the name of {shown(source)}, its last part,")
 
     def has_target(self) -> bool:
         """Whether a budget chooses the cut, instead of variant and keep_ratio."""
@@ -302,7 +309,7 @@ def load_profile(name: str) -> dict[str, Any]:
     Raises BadInput if there is no such profile.
     """
     if name not in profile_names():
-        raise BadInput(f"there is no profile {name!r}; choose one of: {', '.join(profile_names())}")
+        raise BadInput(f"there is no profile {shown(name)}; choose one of: {', '.join(profile_names())}")
     return tomllib.loads((PROFILES / f"{name}.toml").read_text())
 
 
@@ -333,10 +340,10 @@ def parse(values: dict[str, Any]) -> RunSpec:
 def _sentence(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"{where} is not a field of the spec; `effir spec --schema` lists them"
+        return f"{shown(where)[1:-1]} is not a field of the spec; `effir spec --schema` lists them"
     message = detail["msg"].removeprefix("Value error, ")
     if not where:
         return message
     if where == "variant":
-        return f"variant {detail['input']!r} does not parse: write {grammar.GRAMMAR}"
-    return f"{where}: {message} (got {detail['input']!r})"
+        return f"variant {shown(detail['input'])} does not parse: write {grammar.GRAMMAR}"
+    return f"{where}: {message} (got {shown(detail['input'])})"

@@ -7,7 +7,7 @@ models of about 30; the paper's have 32.
 from dataclasses import dataclass
 
 from effir.compress.needs import IMPORTANCE, NEURONS
-from effir.errors import BadInput
+from effir.errors import BadInput, shown
 
 UNTRAINED = "cut=reference:steps=0"
 HEALED = tuple(f"8M:regression_weight={regression}:ranking_weight={ranking}" for regression in (0, 5) for ranking in (0, 1))
@@ -109,5 +109,5 @@ STUDIES: dict[str, Study] = {
 def find(name: str) -> Study:
     """The study of this name. Raises BadInput, listing them, if there is none."""
     if name not in STUDIES:
-        raise BadInput(f"there is no study {name!r}; choose one of: {', '.join(STUDIES)}")
+        raise BadInput(f"there is no study {shown(name)}; choose one of: {', '.join(STUDIES)}")
     return STUDIES[name]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from effir.manifest import MANIFEST, Manifest, content_of
+from effir.manifest import MANIFEST, Manifest, content_of, digest_of
 from effir.services import promotions, registry
 from effir.services.store import Store, split
 
@@ -21,7 +21,7 @@ def crown(name: str, count: int, folder: Path) -> list[str]:
         here.mkdir(parents=True)
         (here / "weights").write_text(f"{name} {number}")
         empty = {"key": {}, "files": {}, "numbers": {}, "seconds": 1, "forward_passes": 0, "created": "now"}
-        manifest = store.publish(Manifest(phase="finetune", digest=f"{name}-{number}", **empty), here)
+        manifest = store.publish(Manifest(phase="finetune", digest=digest_of({"name": name, "number": number}), **empty), here)
         source = store.artifact("finetune", manifest.digest)
         to = {"digest": manifest.digest, "manifest": f"{source}/{MANIFEST}", "source": source, "files": content_of(manifest.files)}
         tags = {"effir.files": to["files"]}

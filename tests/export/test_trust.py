@@ -47,7 +47,7 @@ def test_an_mlmodel_says_which_code_mlflow_will_run(export: Callable[..., Any]) 
 
 def test_the_manifest_beside_a_model_holds(export: Callable[..., Any]) -> None:
     one = export()
-    about = {"phase": "finetune", "digest": "d", "key": {}, "numbers": {}, "seconds": 0, "forward_passes": 0, "created": ""}
+    about = {"phase": "finetune", "digest": "d" * 64, "key": {}, "numbers": {}, "seconds": 0, "forward_passes": 0, "created": ""}
     files = {name: file.model_dump() for name, file in describe(one.folder).items()}
     (one.folder / "manifest.json").write_text(json.dumps(about | {"files": files}))
     trust.check(one.folder)
@@ -88,10 +88,9 @@ def extra_module(inner: Path) -> None:
         lambda inner: described(inner, lambda flavors: flavors["python_function"].update(code="code")),
         lambda inner: described(inner, lambda flavors: flavors.update(sklearn={"pickled_model": "model.pkl"})),
         bound_elsewhere,
-        lambda inner: (inner.parent / "MLmodel").write_text("flavors: ["),
         lambda inner: (inner.parent / "MLmodel").write_text("- a list"),
     ],
-    ids=["file", "config", "tokenizer", "module", "loader", "code path", "flavor", "other code", "no yaml", "a list"],
+    ids=["file", "config", "tokenizer", "module", "loader", "code path", "flavor", "other code", "a list"],
 )
 def test_every_way_to_name_other_code_is_refused(export: Callable[..., Any], change: Callable[[Path], Any]) -> None:
     one = export()
@@ -105,6 +104,14 @@ def test_an_mlmodel_that_is_not_the_models_is_left_alone(export: Callable[..., A
     shutil.copytree(export().inner, copy)
     (copy.parent / "MLmodel").write_text("flavors: {python_function: {loader_module: os}}")
     assert set(verify(copy)) == {"effir", "transformers", "sentence-transformers"}
+
+
+@pytest.mark.parametrize("text", ["flavors: [", "flavors: !!python/object/apply:os.getcwd []"])
+def test_an_mlmodel_that_cannot_be_read_is_damaged(export: Callable[..., Any], text: str) -> None:
+    one = export()
+    (one.folder / "MLmodel").write_text(text)
+    with pytest.raises(BadInput, match="MLmodel is damaged: "):
+        trust.check(one.folder)
 
 
 def test_missing_and_damaged_files_are_named(export: Callable[..., Any]) -> None:

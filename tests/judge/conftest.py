@@ -13,12 +13,12 @@ FILES = {"MLmodel": "a" * 64, "model/config.json": "b" * 64, "model/model.safete
 class Case:
     """A run to be judged, sound in every way; tests spoil one thing at a time.
 
-    Two collections: `code` (in domain, 400 queries in 100 clusters) and `papers` (300 queries, each its own cluster).
+    Two collections: `code` (in domain, 2,000 queries in 500 clusters) and `papers` (1,500 queries, each its own cluster).
     """
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
-        self.queries = {"code": 400, "papers": 300}
+        self.queries = {"code": 2000, "papers": 1500}
         self.scores: dict[str, dict[str, Scores]] = {}
         for name, n in self.queries.items():
             reference = rng.beta(2, 3, n)

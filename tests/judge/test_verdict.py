@@ -7,10 +7,22 @@ from effir.judge.verdict import Rule, Verdict
 
 
 def test_json_has_every_field_and_no_nan(case):
-    case.set("candidate", "papers", np.full(300, np.nan))
+    case.set("candidate", "papers", np.full(1500, np.nan))
     plain = json.loads(json.dumps(judge(*case.arguments()).to_json(), allow_nan=False))
-    assert set(plain) == {"verdict", "reasons", "rules", "method", "n", "resamples", "seed", "confidence", "champion", "candidate"}
-    assert plain["n"]["code"] == {"queries": 400, "clusters": 100}
+    assert set(plain) == {
+        "verdict",
+        "reasons",
+        "rules",
+        "method",
+        "n",
+        "resamples",
+        "seed",
+        "confidence",
+        "champion",
+        "candidate",
+        "statements",
+    }
+    assert plain["n"]["code"] == {"queries": 2000, "clusters": 500}
     assert all({"rule", "passed", "text"} <= set(rule) for rule in plain["rules"])
 
 
@@ -24,7 +36,7 @@ def test_markdown_tells_every_rule_with_value_bound_and_outcome(case):
     assert len(rows) == len(verdict.rules)
     assert "| query_speedup |  | 1.05 | 1.1 | **fails** | query encoding is 1.05 times as fast" in text
     assert "2000 resamples, seed 0" in text
-    assert "code 400 in 100 clusters" in text
+    assert "code 2000 in 500 clusters" in text
 
 
 def test_markdown_names_the_champion_it_was_judged_against(case):

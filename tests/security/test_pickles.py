@@ -14,7 +14,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from effir import bases, sources
+from effir import bases, sources, strictjson
 from effir.cli import app
 from effir.compress.cut import Cut
 from effir.errors import BadInput
@@ -24,7 +24,7 @@ from effir.forecast import hardware, texts
 from effir.manifest import MANIFEST
 from effir.phases.gate import read_scores
 from effir.phases.job import Job
-from effir.reading import read_array, read_arrays, read_json, read_tensors
+from effir.reading import read_array, read_arrays, read_tensors
 from effir.retrieve.collections import load_folder
 from effir.services.store import Store
 from effir.spec import RunSpec
@@ -202,7 +202,7 @@ def test_vectors(write: Callable[..., None], mapped: bool, tmp_path: Path, trap:
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "scores.parquet": read_scores,
-    "scores.json": read_json,
+    "scores.json": strictjson.read,
     "scores.safetensors": read_arrays,
     "cut.safetensors": read_tensors,
     "training.jsonl": lambda path: sources.training_set(str(path), path.parent),

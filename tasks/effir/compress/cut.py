@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from effir.reading import read_arrays, read_json
+from effir import strictjson
+from effir.reading import read_arrays
 
 
 @dataclass
@@ -31,6 +32,6 @@ class Cut:
     @classmethod
     def load(cls, folder: Path) -> "Cut":
         """Read what `save` wrote."""
-        plain = read_json(folder / "cut.json")
+        plain = strictjson.read(folder / "cut.json")
         neurons = {int(layer): kept for layer, kept in read_arrays(folder / "cut.safetensors").items()}
         return cls(plain["layers"], plain["drop_attention"], plain["drop_mlp"], neurons)

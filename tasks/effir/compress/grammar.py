@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from effir.errors import BadInput
+from effir.errors import BadInput, shown
 
 GRAMMAR = (
     "full, or parts such as 8A (attention), 16M (MLPs), 4B (blocks), last16B, last8M one after another; "
@@ -26,7 +26,7 @@ def split(variant: str) -> tuple[str, float | None, str | None]:
     (('16M', 0.7, 'global'), ('full', 0.95, 'uniform'), ('last4B', None, None))
     """
     if not re.fullmatch(PATTERN, variant):
-        raise BadInput(f"variant {variant!r} does not parse: write {GRAMMAR}")
+        raise BadInput(f"variant {shown(variant)} does not parse: write {GRAMMAR}")
     depth, dash, width = variant.partition("-")
     if not dash:
         return depth, None, None
@@ -55,7 +55,7 @@ def parse(variant: str) -> list[tuple[bool, int, str]]:
     depth, _, _ = split(variant)
     parts = [(bool(last), int(count), kind) for last, count, kind in PART.findall(depth)]
     if len({kind for _, _, kind in parts}) != len(parts):
-        raise BadInput(f"variant {variant!r} names the same kind of sub-layer twice")
+        raise BadInput(f"variant {shown(variant)} names the same kind of sub-layer twice")
     return parts
 
 

@@ -1,12 +1,12 @@
 """The sizes of a backbone, from its configuration alone: matrix widths, parameters and matmul operations. Neither weights nor torch."""
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from effir.errors import BadInput
+from effir.modelfiles import config, understood
 
 
 @dataclass(frozen=True)
@@ -133,37 +133,35 @@ def read(path: Path) -> Backbone:
     """The backbone of a config.json, plain or exported by effir. Raises BadInput for one that is damaged or not supported."""
     from transformers import AutoConfig
 
-    try:
-        values = json.loads(path.read_text())
-        kind = str(values.pop("model_type")).removeprefix("effir_")
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{path} names no model_type: this is not the configuration of a Hugging Face model") from None
+    values = config(path.parent)
+    kind = values.pop("model_type").removeprefix("effir_")
     if kind not in NORMS:
         raise BadInput(f"{path} is of type {kind!r}, whose sizes are not known; known are: {', '.join(NORMS)}")
-    layers = values.pop("per_layer_config", None) or {}
-    if layers:
-        values["intermediate_size"] = max(one.get("intermediate_size", 1) for one in layers.values())
-    return _from_config(kind, AutoConfig.for_model(kind, **values), {int(index): one for index, one in layers.items()})
+    with understood(f"{path} does not describe a model"):
+        layers = values.pop("per_layer_config", None) or {}
+        if layers:
+            values["intermediate_size"] = max(one.get("intermediate_size", 1) for one in layers.values())
+        return _from_config(kind, AutoConfig.for_model(kind, **values), {int(index): one for index, one in layers.items()})
 
 
-def _from_config(kind: str, config: Any, per_layer: dict[int, dict[str, Any]]) -> Backbone:
+def _from_config(kind: str, given: Any, per_layer: dict[int, dict[str, Any]]) -> Backbone:
     """ModernBERT's first layer has no norm before its attention; that of the embeddings is counted in its place."""
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    size = getattr(config, "head_dim", None) or hidden // heads
-    query, key_value = heads * size, (getattr(config, "num_key_value_heads", None) or heads) * size
+    hidden, heads = given.hidden_size, given.num_attention_heads
+    size = getattr(given, "head_dim", None) or hidden // heads
+    query, key_value = heads * size, (getattr(given, "num_key_value_heads", None) or heads) * size
     biases = query + 2 * key_value
-    attention_bias = biases if kind == "qwen2" else (biases + hidden) * bool(getattr(config, "attention_bias", False))
-    mlp_bias = bool(getattr(config, "mlp_bias", False))
-    norm = hidden * (1 + bool(getattr(config, "norm_bias", False)))
+    attention_bias = biases if kind == "qwen2" else (biases + hidden) * bool(getattr(given, "attention_bias", False))
+    mlp_bias = bool(getattr(given, "mlp_bias", False))
+    norm = hidden * (1 + bool(getattr(given, "norm_bias", False)))
     layers = []
-    for index in range(config.num_hidden_layers):
+    for index in range(given.num_hidden_layers):
         own = per_layer.get(index, {})
         skip = own.get("skip", [])
-        neurons = 0 if "mlp" in skip else own.get("intermediate_size", config.intermediate_size)
+        neurons = 0 if "mlp" in skip else own.get("intermediate_size", given.intermediate_size)
         layers.append(Layer(0, 0, neurons) if "attention" in skip else Layer(query, key_value, neurons))
     return Backbone(
         shape=Shape(hidden, tuple(layers), causal=kind not in ENCODERS),
-        vocabulary=config.vocab_size,
+        vocabulary=given.vocab_size,
         head_size=size,
         attention_vectors=NORMS[kind] * norm + attention_bias + (2 * size if kind in HEAD_NORMS else 0),
         mlp_vectors=NORMS[kind] * norm + mlp_bias * hidden,

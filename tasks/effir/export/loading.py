@@ -1,18 +1,18 @@
 """Load a backbone or a whole retriever strictly: every weight from the file, every weight of the file used, or an error."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from effir import strictjson
 from effir.compress.anatomy import ANATOMIES
 from effir.errors import BadInput
 from effir.export.modeling_effir import FAMILIES
 from effir.foreign_code import check_adapter
+from effir.modelfiles import config, understood
 from effir.retrieve.encode import Encoder
 from effir.retrieve.settings import Settings
 
@@ -36,10 +36,8 @@ def load_config(folder: Path) -> Any:
     """The transformers configuration of an exported or a plain Hugging Face folder. Raises BadInput for one that cannot be read."""
     place = model_folder(folder)
     kind = _kind(place)
-    try:
+    with understood(f"the configuration in {place} cannot be read"):
         return (_family(place, kind)[0] if kind.startswith("effir_") else AutoConfig).from_pretrained(place, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"the configuration in {place} cannot be read: {_line(error)}") from error
 
 
 def load_backbone(folder: Path, dtype: Any = None) -> Any:
@@ -54,12 +52,10 @@ def load_backbone(folder: Path, dtype: Any = None) -> Any:
     loader = _family(place, kind)[1] if kind.startswith("effir_") else AutoModel
     disable_progress_bar()
     options: dict[str, Any] = {} if loader is not AutoModel else {"trust_remote_code": False}
-    try:
+    with understood(f"the model in {place} cannot be loaded"):
         model, info = loader.from_pretrained(
             place, dtype=_dtype(dtype), use_safetensors=True, output_loading_info=True, local_files_only=True, **options
         )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise BadInput(f"the model in {place} cannot be loaded: {_line(error)}") from error
     described = ANATOMIES.get(kind) if loader is AutoModel else None
     _check_strict(place, info, described.head if described else ())
     return model.eval()
@@ -68,20 +64,18 @@ def load_backbone(folder: Path, dtype: Any = None) -> Any:
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of an exported or a plain Hugging Face folder. Raises BadInput if there is none that can be read."""
     place = model_folder(folder)
-    try:
+    with understood(f"the tokenizer in {place} cannot be read"):
         if is_exported(place):
             return PreTrainedTokenizerFast.from_pretrained(place, local_files_only=True)
         return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises no other kind
-        raise BadInput(f"the tokenizer in {place} cannot be read: {_line(error)}") from error
 
 
 def load_settings(folder: Path) -> Settings:
     """Pooling, templates and lengths of an exported folder. Raises BadInput where effir.json is missing or damaged."""
     path = model_folder(folder) / SETTINGS
     try:
-        return Settings(**json.loads(path.read_text())["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Settings(**strictjson.table(path)["settings"])
+    except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} does not say how to pool and which templates to use ({error}): export the model with effir") from None
 
 
@@ -93,10 +87,7 @@ def load_encoder(folder: Path, dtype: Any = None, device: str = "cpu") -> Encode
 
 
 def _kind(place: Path) -> str:
-    try:
-        return str(json.loads((place / "config.json").read_text())["model_type"])
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{place / 'config.json'} names no model_type: this is not a Hugging Face model") from None
+    return config(place)["model_type"]
 
 
 def _family(place: Path, kind: str) -> tuple[Any, Any]:
@@ -104,10 +95,6 @@ def _family(place: Path, kind: str) -> tuple[Any, Any]:
     if kind.removeprefix("effir_") not in FAMILIES:
         raise BadInput(f"{place} is of type {kind}, which this version of transformers cannot build; known: {', '.join(FAMILIES)}")
     return FAMILIES[kind.removeprefix("effir_")]
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _dtype(dtype: Any) -> Any:

@@ -1,16 +1,17 @@
 """Is an exported folder what effir wrote? Asked before anything in it is loaded, because loading may run its code."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from effir import strictjson
 from effir.errors import BadInput
 from effir.export import modeling_effir
 from effir.export.loading import SETTINGS, model_folder
 from effir.export.mlmodel import BOUND
 from effir.manifest import MANIFEST, parse, sha256_of
+from effir.modelfiles import understood
 from effir.names import check_links
 
 CODE = "modeling_effir.py"
@@ -27,7 +28,10 @@ def check(folder: Path) -> None:
     check_code(inner)
     if described := mlmodel_of(inner):
         _check_mlmodel(described)
-    for name, digest in _json(inner / SETTINGS).get("files", {}).items():
+    named = _json(inner / SETTINGS).get("files", {})
+    if not isinstance(named, dict):
+        raise BadInput(f"{inner / SETTINGS} does not name the exported files with their sha256: export the model again")
+    for name, digest in named.items():
         path = inner / name
         if not path.is_file():
             raise BadInput(f"{path} is missing: copy the exported folder again, with everything in it")
@@ -52,9 +56,10 @@ def check_code(inner: Path) -> None:
         raise BadInput(f"{inner / CODE} is missing: this is not a folder that effir exported, or not all of it")
     for name in ("config.json", "tokenizer_config.json"):
         places = _json(inner / name).get("auto_map") or {}
-        if not all(str(place).startswith(f"{Path(CODE).stem}.Effir") for place in places.values()):
+        if not isinstance(places, dict) or not all(str(place).startswith(f"{Path(CODE).stem}.Effir") for place in places.values()):
             raise _foreign(inner / name)
-    if not all(str(module.get("type")).startswith(MODULES) for module in _json(inner / "modules.json")):
+    modules = _json(inner / "modules.json", list)
+    if not all(isinstance(module, dict) and str(module.get("type")).startswith(MODULES) for module in modules):
         raise _foreign(inner / "modules.json")
 
 
@@ -71,14 +76,15 @@ def _check_manifest(path: Path, inner: Path) -> None:
 
 
 def _check_mlmodel(path: Path) -> None:
-    try:
+    with understood(f"{path} is damaged"):
         described = yaml.safe_load(path.read_text())
-        flavors = described["flavors"]
-        python, bound = flavors["python_function"], (described.get("metadata") or {}).get(BOUND, own_code())
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
-        raise _foreign(path) from None
+    flavors, metadata = (described.get(name) or {} if isinstance(described, dict) else {} for name in ("flavors", "metadata"))
+    python = flavors.get("python_function") if isinstance(flavors, dict) else None
+    bound = metadata.get(BOUND, own_code()) if isinstance(metadata, dict) else None
     if (
-        list(flavors) != ["python_function"]
+        not isinstance(flavors, dict)
+        or not isinstance(python, dict)
+        or list(flavors) != ["python_function"]
         or python.get("loader_module") != "mlflow.sentence_transformers"
         or python.get("data") != "model"
         or "code" in python
@@ -94,8 +100,11 @@ def _foreign(path: Path) -> BadInput:
     )
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, kind: type = dict) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise BadInput(f"{path} is missing or damaged: this is not a folder that effir exported, or not all of it") from None
+        found = strictjson.read(path)
+    except BadInput:
+        found = None
+    if not isinstance(found, kind):
+        raise BadInput(f"{path} is missing or damaged: this is not a folder that effir exported, or not all of it")
+    return found

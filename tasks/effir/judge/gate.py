@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from effir.judge.quality import METHOD, Limits, Table, complete, no_collapse, not_inferior, worthy_reference
+from effir.judge.quality import METHOD, Limits, Table, complete, no_collapse, not_inferior, statements, worthy_reference
 from effir.judge.verdict import Rule, Verdict
 
 
@@ -55,6 +55,7 @@ def judge(
         reasons=reasons, rules=rules, method=METHOD, n=sizes, resamples=limits.resamples, seed=limits.seed, confidence=limits.confidence,
         champion={"version": champion.get("version"), "digest": champion.get("digest")} if champion else None,
         candidate={"digest": candidate.digest, "parameters": candidate.parameters},
+        statements=statements(scores, ["reference", "champion"] if champion else ["reference"], limits),
     )  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 """How sure a difference between two models is: paired over queries, with queries of one cluster kept together.
 
-Bootstrap: clusters are drawn with replacement, as many as there are, and the mean difference over the queries so drawn is
-taken (a ratio of sums, since clusters differ in size). Bounds are BCa (Efron 1987; Davison and Hinkley 1997, section 5.3.2):
-percentiles of the draws, moved for bias and skewness.
+Bounds: Bayesian bootstrap (Rubin 1981) with one cluster more than there is, on which the candidate loses everything (for a lower
+bound) or gains everything (for an upper one): every cluster's weight is drawn from a flat Dirichlet distribution, and the bound is
+a quantile of the weighted mean. For independent queries with scores in 0 to 1 this is Gaffke's bound for the mean of a bounded
+variable (2005; Learned-Miller and Thomas 2020), which is Clopper and Pearson's exact one where differences are all or nothing.
+It does not trust a sample to have shown the rare total losses that would decide: see docs/gate.md.
 Randomisation (Smucker, Allan and Carterette 2007): under the null hypothesis the two models' scores may be exchanged, for
 all queries of a cluster at once; all exchanges are enumerated where there are few enough.
 """
@@ -10,54 +12,36 @@ all queries of a cluster at once; all exchanges are enumerated where there are f
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 CHUNK = 1 << 22
-NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
 class Bootstrap:
     """A mean difference and how it varies.
 
-    estimate:  candidate minus reference, mean over queries (or over collections)
-    draws:     its value in every resample, sorted, shape (resamples,)
-    influence: what each cluster contributes to the estimate's error, shape (clusters,), sums to 0 within a collection
-    n:         number of queries
+    estimate: candidate minus reference, mean over queries (or over collections)
+    low:      its value in every resample, with a cluster more in which all is lost, sorted, shape (resamples,)
+    high:     the same with a cluster more in which all is gained
+    n:        number of queries; clusters: of independent groups of them
     """
 
     estimate: float
-    draws: np.ndarray
-    influence: np.ndarray
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
     n: int
-
-    @property
-    def clusters(self) -> int:
-        """Number of clusters resampled."""
-        return len(self.influence)
+    clusters: int
 
     def lower(self, confidence: float) -> float:
         """One-sided lower bound: the true difference lies above it with this confidence."""
-        return self._quantile(1 - confidence)
+        return float(np.quantile(self.low, 1 - confidence))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Two-sided interval."""
-        return self._quantile((1 - confidence) / 2), self._quantile((1 + confidence) / 2)
-
-    def _quantile(self, probability: float) -> float:
-        """BCa quantile: the percentile at Phi(z0 + (z0 + z) / (1 - a (z0 + z)))."""
-        tolerance = 1e-12 * (1 + abs(self.estimate))
-        below = np.searchsorted(self.draws, self.estimate - tolerance) + np.searchsorted(self.draws, self.estimate + tolerance, "right")
-        resamples = len(self.draws)
-        bias = NORMAL.inv_cdf(float(np.clip(below / 2 / resamples, 0.5 / resamples, 1 - 0.5 / resamples)))
-        spread = float((self.influence**2).sum())
-        skew = float((self.influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
-        moved = bias + NORMAL.inv_cdf(probability)
-        if skew * moved >= 1:
-            return float(self.draws[-1])
-        return float(np.quantile(self.draws, NORMAL.cdf(bias + moved / (1 - skew * moved))))
+        return float(np.quantile(self.low, (1 - confidence) / 2)), float(np.quantile(self.high, (1 + confidence) / 2))
 
 
 def paired_bootstrap(
@@ -67,22 +51,24 @@ def paired_bootstrap(
     resamples: int = 10_000,
     seed: int | Sequence[int] = 0,
 ) -> Bootstrap:
-    """Bootstrap of mean(candidate - reference) over queries, clusters resampled as wholes.
+    """Bootstrap of mean(candidate - reference) over queries, clusters weighted as wholes; the cluster that is added has the mean size.
 
-    reference, candidate: per-query scores in one order, shape (n,); clusters: a label a query (None: each its own).
-    Raises ValueError for no query, unequal lengths or a score that is not finite.
+    reference, candidate: per-query scores from 0 to 1 in one order, shape (n,); clusters: a label a query (None: each its own).
+    Raises ValueError for no query, unequal lengths, a score that is not finite, or a difference beyond 1.
     """
     sums, counts = _by_cluster(reference, candidate, clusters)
+    if not (np.abs(sums) <= counts).all():
+        raise ValueError("two scores differ by more than 1")
     rng = np.random.default_rng(seed)
-    groups = len(sums)
-    equal = bool((counts == counts[0]).all())
-    draws = np.empty(resamples)
-    for start, stop in _chunks(resamples, groups):
-        drawn = rng.integers(0, groups, (stop - start, groups))
-        total = counts[0] * groups if equal else counts[drawn].sum(axis=1)
-        draws[start:stop] = sums[drawn].sum(axis=1) / total
-    estimate = sums.sum() / counts.sum()
-    return Bootstrap(float(estimate), np.sort(draws), (sums - estimate * counts) / counts.sum(), int(counts.sum()))
+    columns = np.stack([sums, counts], axis=1).astype(np.float32)
+    found = np.empty((2, resamples))
+    for start, stop in _chunks(resamples, len(sums) + 1):
+        weights = rng.standard_exponential((stop - start, len(sums) + 1), dtype=np.float32)
+        total, size = (weights[:, :-1] @ columns).T.astype(np.float64)
+        added = weights[:, -1] * counts.mean()
+        found[:, start:stop] = np.stack([total - added, total + added]) / (size + added)
+    low, high = np.sort(found)
+    return Bootstrap(float(sums.sum() / counts.sum()), low, high, int(counts.sum()), len(sums))
 
 
 def mean_over_collections(samples: Sequence[Bootstrap], seed: int | Sequence[int] = 0) -> Bootstrap:
@@ -91,10 +77,9 @@ def mean_over_collections(samples: Sequence[Bootstrap], seed: int | Sequence[int
     All must have as many draws. The sorted draws are shuffled again, each collection's on its own, before they are averaged.
     """
     rng = np.random.default_rng(seed)
-    draws = np.mean([rng.permutation(sample.draws) for sample in samples], axis=0)
-    influence = np.concatenate([sample.influence for sample in samples]) / len(samples)
+    low, high = (np.sort(np.mean([rng.permutation(getattr(one, end)) for one in samples], axis=0)) for end in ("low", "high"))
     estimate = float(np.mean([sample.estimate for sample in samples]))
-    return Bootstrap(estimate, np.sort(draws), influence, sum(sample.n for sample in samples))
+    return Bootstrap(estimate, low, high, sum(one.n for one in samples), sum(one.clusters for one in samples))
 
 
 def paired_randomisation(

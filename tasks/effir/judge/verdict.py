@@ -1,7 +1,7 @@
 """A verdict and the rules behind it, as JSON and as text."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 
@@ -19,6 +19,21 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Statement:
+    """Better or worse than another model on one collection; p is adjusted for all that is stated beside it (Holm).
+
+    difference: mean of candidate minus that model, -1 to 1.
+    """
+
+    text: str
+    collection: str
+    against: str
+    difference: float
+    p: float
+    significant: bool
+
+
+@dataclass(frozen=True)
 class Verdict:
     """`promoted` or `rejected`, why, and how it was found out."""
 
@@ -32,6 +47,7 @@ class Verdict:
     confidence: float
     champion: dict[str, Any] | None
     candidate: dict[str, Any]
+    statements: list[Statement] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As verdict.json holds it; absent parts of a rule are left out."""
@@ -42,7 +58,8 @@ class Verdict:
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> "Verdict":
         """The verdict that verdict.json holds; what else it tells is left out."""
-        return cls(**{one.name: told[one.name] for one in fields(cls)} | {"rules": [Rule(**rule) for rule in told["rules"]]})
+        rules, statements = [Rule(**one) for one in told["rules"]], [Statement(**one) for one in told["statements"]]
+        return cls(**{one.name: told[one.name] for one in fields(cls)} | {"rules": rules, "statements": statements})
 
     def but(self, rule: Rule) -> "Verdict":
         """The same with one more rule, which decides if it does not hold."""
@@ -58,6 +75,7 @@ class Verdict:
             outcome = "holds" if rule.passed else "**fails**"
             cells = [rule.rule, rule.collection or "", _number(rule.value), _number(rule.bound), outcome, rule.text]
             lines.append("| " + " | ".join(cells) + " |")
+        lines += ["", *[f"- {one.text}" for one in self.statements if one.significant]]
         sizes = ", ".join(f"{name} {size['queries']} in {size['clusters']} clusters" for name, size in self.n.items())
         lines += ["", f"{self.method} Confidence {self.confidence:g}, {self.resamples} resamples, seed {self.seed}."]
         lines += ["", f"Queries judged: {sizes or 'none'}."]

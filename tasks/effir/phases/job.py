@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from effir.errors import BadInput
-from effir.manifest import MANIFEST, Manifest, describe, digest_of, parse
+from effir.manifest import MANIFEST, Manifest, describe, digest_of
 from effir.services.store import Store
 from effir.spec import RunSpec
 from effir.train.ranks import ALONE, Ranks
@@ -63,7 +63,7 @@ class Job:
     def manifest_at(self, uri: str) -> Manifest:
         """Manifest at a URI, fetched once: a manifest never changes. Raises BadInput if there is none, or it leads out of its artifact."""
         if uri not in self._manifests:
-            self._manifests[uri] = parse(self.store.get_json(uri), uri)
+            self._manifests[uri] = self.store.manifest(uri)
         return self._manifests[uri]
 
     def folder_at(self, uri: str) -> Path:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from effir.errors import BadInput
+from effir.errors import BadInput, shown
 from effir.manifest import MANIFEST, Manifest, code_version, digest_of, library_versions, machine
 from effir.names import check_name, check_run_id
 from effir.services.store import Store
@@ -24,6 +24,7 @@ PHASES = (
 )  # fmt: skip
 
 NAMES = {"model", "collection"}
+MOST_HALVINGS = 64
 
 
 @dataclass
@@ -73,10 +74,9 @@ class Request:
 def read(name: str, call_uri: str, result_uri: str) -> Request:
     """Read a call. Raises BadInput if there is no such phase or call, or its spec, run id or names are wrong."""
     if name not in PHASES:
-        raise BadInput(f"there is no phase {name!r}; choose one of: {', '.join(PHASES)}")
+        raise BadInput(f"there is no phase {shown(name)}; choose one of: {', '.join(PHASES)}")
     store = Store()
-    call = store.get_json(call_uri)
-    _check(call, call_uri)
+    call = _checked(store.get_json(call_uri), call_uri)
     spec = resolve(call["profile"], call.get("overrides")) if "profile" in call else parse(call["spec"])
     module = importlib.import_module(f"effir.phases.{name}")
     key = key_of(name, module, spec, call)
@@ -85,18 +85,41 @@ def read(name: str, call_uri: str, result_uri: str) -> Request:
     return Request(name, module, call, spec, key, store, result_uri)
 
 
-def _check(call: Any, uri: str) -> None:
-    """Names out of a call become parts of paths, keys and filters: they may hold nothing but themselves."""
-    known = isinstance(call, dict) and {"spec", "profile"} & set(call)
-    if not known or not all(isinstance(call.get(name) or {}, dict) for name in ("run", "arguments", "inputs", "caption")):
-        raise BadInput(f"{uri} is no phase call: it must be an object with a spec or a profile, and run, inputs and arguments by name")
-    if (call.get("run") or {}).get("id") is not None:
+def _checked(call: Any, uri: str) -> dict[str, Any]:
+    """A call whose parts are what they must be. Raises BadInput naming the one that is not.
+
+    Names out of a call become parts of paths, keys and filters: they may hold nothing but themselves.
+    """
+    if not isinstance(call, dict) or not ("profile" in call or "spec" in call):
+        raise BadInput(f"{uri} is no phase call: it must be a JSON object with a spec or a profile")
+    for name, kind in (("profile", str), ("spec", dict), ("overrides", dict), ("arguments", dict), ("caption", dict), ("run", dict)):
+        optional = name == "overrides" and call.get(name) is None
+        if name in call and not isinstance(call[name], kind) and not optional:
+            raise BadInput(f"{uri}: {name} is {shown(call[name])}, but must be {'text' if kind is str else 'an object with named fields'}")
+    if call.get("run", {}).get("id") is not None:
         check_run_id(call["run"]["id"])
-    arguments = call.get("arguments") or {}
+    _check_arguments(call.get("arguments", {}), uri)
+    _check_inputs(call.get("inputs", {}), uri)
+    halvings = call.get("halvings") or 0
+    if not isinstance(halvings, int) or not 0 <= halvings <= MOST_HALVINGS:
+        raise BadInput(f"{uri}: halvings is {shown(halvings)}, but must be a whole number from 0 to {MOST_HALVINGS}")
+    return call
+
+
+def _check_arguments(arguments: dict[str, Any], uri: str) -> None:
     for label in NAMES & set(arguments):
         check_name(arguments[label], f"the argument {label} of {uri}")
     if not isinstance(arguments.get("shard", 0), int):
-        raise BadInput(f"the argument shard of {uri} is {arguments['shard']!r}: it must be a whole number")
+        raise BadInput(f"the argument shard of {uri} is {shown(arguments['shard'])}: it must be a whole number")
+
+
+def _check_inputs(inputs: Any, uri: str) -> None:
+    if not isinstance(inputs, dict):
+        raise BadInput(f"{uri}: inputs is {shown(inputs)}, but must map names to manifests' addresses")
+    for name, value in inputs.items():
+        for one in value if isinstance(value, list) else [value] if value is not None else []:
+            if not isinstance(one, str) or (one and not one.endswith(f"/{MANIFEST}")):
+                raise BadInput(f"{uri}: the input {shown(name)} is {shown(one)}, which is no manifest's address")
 
 
 def key_of(name: str, module: Any, spec: RunSpec, call: dict[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effir import strictjson
 from effir.errors import BadInput
 from effir.phases.job import Job
 from effir.phases.stored import Stored, borrowed, collection
-from effir.reading import read_array, read_json
+from effir.reading import read_array
 
 if TYPE_CHECKING:
     from effir.retrieve.encode import Encoder
@@ -87,7 +88,7 @@ def _gap(job: Job, encoder: "Encoder", folder: Path, what: str, texts: dict[str,
     from effir.export.verify import largest_distance
 
     stored = read_array(folder / f"{what}.npy", mapped=True)
-    ids = read_json(folder / f"{what}_ids.json")
+    ids = strictjson.read(folder / f"{what}_ids.json")
     rows = np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))
     if unknown := [ids[row] for row in rows if ids[row] not in texts]:
         raise BadInput(

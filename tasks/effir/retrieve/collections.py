@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from effir import strictjson
 from effir.errors import BadInput
 from effir.retrieve import files
 from effir.retrieve.files import Document, document_text
@@ -171,12 +172,13 @@ def _those(ids: Container[str], corpus: Documents) -> Iterator[tuple[str, Docume
 def _read_about(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        about = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError:
-        raise BadInput(f"{path} is not valid JSON") from None
-    if not isinstance(about, dict) or not isinstance(about.get("clusters", {}), dict):
-        raise BadInput(f"{path} must be a JSON object whose clusters, if any, map query ids to cluster names")
+    about = strictjson.table(path)
+    clusters = about.get("clusters", {})
+    if not isinstance(clusters, dict) or not all(isinstance(cluster, str) for cluster in clusters.values()):
+        raise BadInput(f"{path}: clusters must map query ids to names of clusters")
+    for name, kind in (("name", str), ("source", str), ("licence", str), ("pooled", bool)):
+        if not isinstance(about.get(name, kind()), kind):
+            raise BadInput(f"{path}: {name} must be {'text' if kind is str else 'true or false'}")
     return about
 
 

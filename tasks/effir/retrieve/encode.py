@@ -8,6 +8,7 @@ import torch
 
 from effir.compress.anatomy import anatomy_of
 from effir.errors import BadInput
+from effir.modelfiles import understood
 from effir.retrieve.settings import Settings
 
 
@@ -30,7 +31,7 @@ class Encoder:
     def tokenize(self, texts: Sequence[str], kind: str) -> list[list[int]]:
         """Token ids of queries or documents (`kind`), template put around, cut at the maximum, never empty.
 
-        Raises BadInput where an eos token is to end a text and the tokenizer has none.
+        Raises BadInput where an eos token is to end a text and the tokenizer has none, and for a tokenizer that cannot cut a text.
         """
         settings = self.settings
         template = settings.query_template if kind == "query" else settings.document_template
@@ -42,7 +43,8 @@ class Encoder:
             return []
         wrapped = [template.replace("{text}", text) for text in texts]
         room = limit - 1 if settings.append_eos else limit
-        found = self.tokenizer(wrapped, truncation=True, max_length=limit, add_special_tokens=True)["input_ids"]
+        with understood("the tokenizer cannot cut a text into tokens"):
+            found = self.tokenizer(wrapped, truncation=True, max_length=limit, add_special_tokens=True)["input_ids"]
         if settings.append_eos:
             found = [ids if ids and ids[-1] == eos and len(ids) <= limit else [*ids[:room], eos] for ids in found]
         return [ids or [eos] for ids in found]
@@ -77,8 +79,10 @@ class Encoder:
     def encode_tokens(
         self, tokens: Sequence[Sequence[int]], batch_tokens: int, progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
-        """Unit vectors, float32, shape (n, d), without gradients."""
+        """Unit vectors, float32, shape (n, d), without gradients. Raises BadInput for a token that the model does not know."""
         width = self.model.config.hidden_size
+        if (largest := max((max(ids) for ids in tokens), default=0)) >= self.model.config.vocab_size:
+            raise BadInput(f"the tokenizer gives token {largest}, but the model knows only {self.model.config.vocab_size} of them")
         vectors = np.zeros((len(tokens), width), dtype=np.float32)
         total, done = sum(len(ids) for ids in tokens), 0
         self.model.eval()

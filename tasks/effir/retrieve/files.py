@@ -7,12 +7,16 @@ a header line). Line ends may be CRLF, a byte-order mark is skipped. A corpus ma
 
 import hashlib
 import json
+import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from effir.errors import BadInput
+from effir import strictjson
+from effir.errors import BadInput, shown
+
+HIGHEST_GRADE = 1000
 
 
 class Document(NamedTuple):
@@ -34,10 +38,7 @@ def document_text(document: Document) -> str:
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) for every line of a JSON-lines file that is not blank. Raises BadInput naming file and line."""
     for number, text in _read_text(path):
-        try:
-            row = json.loads(text)
-        except ValueError:
-            raise BadInput(f"{path}, line {number}: this is not valid JSON") from None
+        row = strictjson.loads(text, f"{path}, line {number}")
         if not isinstance(row, dict):
             raise BadInput(f"{path}, line {number}: expected a JSON object with named fields, found {type(row).__name__}")
         yield number, row
@@ -121,14 +122,13 @@ def read_qrels(path: Path, queries: Container[str], ids: Container[str] | None) 
         query, document, score = (column.strip() for column in columns)
         if line == 1 and not any(character.isdecimal() for character in score):
             continue
-        if not score.lstrip("-").isdecimal():
-            raise BadInput(f"{path}, line {line}: the score {score!r} is not a whole number")
+        grade = _grade(score, f"{path}, line {line}")
         if query not in queries:
-            raise BadInput(f"{path}, line {line}: the query {query!r} is not in queries.jsonl")
+            raise BadInput(f"{path}, line {line}: the query {shown(query)} is not in queries.jsonl")
         if ids is not None and document not in ids:
-            raise BadInput(f"{path}, line {line}: the document {document!r} is not in corpus.jsonl")
-        if qrels.setdefault(query, {}).setdefault(document, int(score)) != int(score):
-            raise BadInput(f"{path}, line {line}: query {query!r} and document {document!r} are judged twice, and differently")
+            raise BadInput(f"{path}, line {line}: the document {shown(document)} is not in corpus.jsonl")
+        if qrels.setdefault(query, {}).setdefault(document, grade) != grade:
+            raise BadInput(f"{path}, line {line}: query {shown(query)} and document {shown(document)} are judged twice, and differently")
     return qrels
 
 
@@ -147,9 +147,18 @@ def _entries(paths: Iterable[Path], ids: set[str]) -> Iterator[tuple[str, str, d
             where = f"{path}, line {line}"
             key = _text(row, "_id", where)
             if key in ids:
-                raise BadInput(f"{where}: the id {key!r} is there twice; ids must be unique")
+                raise BadInput(f"{where}: the id {shown(key)} is there twice; ids must be unique")
             ids.add(key)
             yield key, where, row
+
+
+def _grade(score: str, where: str) -> int:
+    """A grade; trec_eval takes memory for every grade up to the highest."""
+    if not re.fullmatch("[-+]?[0-9]+", score):
+        raise BadInput(f"{where}: the score {shown(score)} is not a whole number")
+    if len(score) > 12 or abs(int(score)) > HIGHEST_GRADE:
+        raise BadInput(f"{where}: the score {shown(score)} is beyond {HIGHEST_GRADE}, which no grade of relevance is")
+    return int(score)
 
 
 def _text(row: dict[str, Any], name: str, where: str, default: str | None = None) -> str:
@@ -162,7 +171,7 @@ def _text(row: dict[str, Any], name: str, where: str, default: str | None = None
         problem = f"the field {name!r} is missing" if name not in row else f"the field {name!r} must be text"
         raise BadInput(f"{where}: {problem}")
     if name == "_id" and (not value or value.split() != [value]):
-        raise BadInput(f"{where}: the id {value!r} must be a word without spaces")
+        raise BadInput(f"{where}: the id {shown(value)} must be a word without spaces")
     return value
 
 
@@ -173,7 +182,7 @@ def _read_text(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as stream:
             for number, line in enumerate(stream, 1):
-                if text := line.rstrip("\r\n"):
-                    yield number, text
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
     except UnicodeDecodeError:
         raise BadInput(f"{path}, after line {number}: this is not UTF-8 text") from None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from effir.errors import BadInput, EffirError, Stopped
-from effir.manifest import MANIFEST, content_of, digest_of, parse
+from effir.manifest import MANIFEST, content_of, digest_of
 from effir.names import check_name, check_run_id
 from effir.services.mlflow_api import Api, Denied, Refused
 from effir.services.store import Store, plain_errors, split
@@ -223,7 +223,7 @@ def download_model(uri: str, folder: Path) -> Path:
 def _download_artifact(uri: str, version: dict[str, Any], folder: Path) -> None:
     """Copy an artifact that was registered, every byte as its manifest has it, which must be the one that was registered."""
     source, store = version["source"].rstrip("/"), Store()
-    manifest = parse(store.get_json(f"{source}/{MANIFEST}"), source)
+    manifest = store.manifest(f"{source}/{MANIFEST}")
     if version["manifest"] != f"{source}/{MANIFEST}" or version["digest"] != manifest.digest:
         raise BadInput(
             f"{uri} was registered as {version['digest']}, and its files at {source} are another artifact's: register it again, or choose "

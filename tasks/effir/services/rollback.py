@@ -3,7 +3,7 @@
 from typing import Any
 
 from effir.errors import BadInput
-from effir.manifest import MANIFEST, Manifest, code_version, content_of
+from effir.manifest import MANIFEST, code_version, content_of
 from effir.services import promotions, registry
 from effir.services.store import Store
 
@@ -45,8 +45,8 @@ def sound(store: Store, model: str, version: dict[str, Any]) -> None:
     if not store.exists(uri):
         raise BadInput(f"{name} is gone: {uri} does not exist")
     try:
-        manifest = Manifest.model_validate(store.get_json(uri))
-    except ValueError:
+        manifest = store.manifest(uri)
+    except BadInput:
         raise BadInput(f"{name} is damaged: {uri} is no manifest") from None
     if manifest.digest != version["digest"] or version["files"] not in (None, content_of(manifest.files)):
         raise BadInput(f"{name} is not what was registered: its manifest {uri} describes other files")

@@ -15,6 +15,7 @@ import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
+from effir import strictjson
 from effir.errors import BadInput, EffirError
 from effir.manifest import MANIFEST, File, Manifest, describe, parse
 from effir.names import below
@@ -51,11 +52,11 @@ class Store:
 
     def get_json(self, uri: str) -> Any:
         """An object read as JSON. Raises BadInput if there is none or it is not JSON."""
-        body = self.get_bytes(uri)
-        try:
-            return json.loads(body)
-        except ValueError:
-            raise BadInput(f"{uri} is not valid JSON") from None
+        return strictjson.loads(self.get_bytes(uri), uri)
+
+    def manifest(self, uri: str) -> Manifest:
+        """The manifest at a URI. Raises BadInput if there is none or it is not sound."""
+        return parse(self.get_json(uri), uri)
 
     def get_json_or_none(self, uri: str) -> Any:
         """An object read as JSON, or None if there is none."""
@@ -183,10 +184,11 @@ class Store:
 
     def _manifest(self, prefix: str, digest: str) -> Manifest | None:
         """The manifest there, or None if it is none of this digest however often it is read."""
+        uri = f"{prefix}/{MANIFEST}"
         for _ in range(ATTEMPTS):
-            body = self.get_bytes(f"{prefix}/{MANIFEST}")
-            with suppress(ValueError):
-                manifest = Manifest.model_validate_json(body)
+            body = self.get_bytes(uri)
+            with suppress(BadInput):
+                manifest = parse(strictjson.loads(body, uri), uri)
                 if manifest.digest == digest:
                     return manifest
         return None
@@ -216,7 +218,7 @@ class Store:
         manifest = manifest.model_copy(update={"files": self.upload(folder, prefix)})
         if self.put_json(f"{prefix}/{MANIFEST}", manifest.model_dump(), only_if_absent=True):
             return manifest
-        return parse(self.get_json(f"{prefix}/{MANIFEST}"), prefix)
+        return self.manifest(f"{prefix}/{MANIFEST}")
 
     def _put_file(self, path: Path, uri: str) -> None:
         bucket, key = split(uri)

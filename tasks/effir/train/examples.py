@@ -6,7 +6,6 @@ positive_scores?, negative_scores?} and `dataset.json` {name, source, licence, c
 
 import hashlib
 import json
-import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,12 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from effir.errors import BadInput
-from effir.reading import read_json
+from effir import strictjson
+from effir.errors import BadInput, shown
 from effir.retrieve.collections import Collection, load_folder
 from effir.retrieve.files import Document, document_text, read_corpus, read_lines, write_corpus, write_lines
 
 MINING_DEPTH = 50
+LARGEST_SCORE = 1e30
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Choice(NamedTuple):
 
 def load(folder: Path) -> TrainingSet:
     """Read a training set. Raises BadInput naming file and line for anything `from_jsonl` refuses."""
-    about = read_json(folder / "dataset.json")
+    about = strictjson.table(folder / "dataset.json")
     corpus = read_corpus(folder / "corpus.jsonl")
     names = {"positives": "positives", "negatives": "negatives", "positive_scores": "positive_scores", "negative_scores": "negative_scores"}
     examples = _read(folder / "examples.jsonl", names, corpus)
@@ -209,9 +209,12 @@ def _read(path: Path, names: dict[str, str], corpus: dict[str, Document], *, gro
         query = row.get("query")
         if not isinstance(query, str):
             raise BadInput(f"{where}: the field 'query' is missing or not text")
-        query_id = str(row.get("query_id", f"line-{line}"))
+        query_id = row.get("query_id", f"line-{line}")
+        if isinstance(query_id, bool) or not isinstance(query_id, str | int) or query_id == "":
+            raise BadInput(f"{where}: the query id {shown(query_id)} must be text or a whole number")
+        query_id = str(query_id)
         if query_id in seen:
-            raise BadInput(f"{where}: the query id {query_id!r} is there twice; ids must be unique")
+            raise BadInput(f"{where}: the query id {shown(query_id)} is there twice; ids must be unique")
         seen.add(query_id)
         examples.append(_example(where, row, names, corpus, grow, query_id, query))
     if not examples:
@@ -237,8 +240,8 @@ def _example(
 
 
 def _documents(where: str, row: dict[str, Any], name: str, corpus: dict[str, Document], grow: bool) -> list[str]:
-    given = row.get(name) or []
-    given = [given] if isinstance(given, str) else given
+    given = row.get(name)
+    given = [] if given is None else [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
         raise BadInput(f"{where}: the field {name!r} must be a list of texts")
     if grow:
@@ -247,7 +250,7 @@ def _documents(where: str, row: dict[str, Any], name: str, corpus: dict[str, Doc
         return keys
     for key in given:
         if key not in corpus:
-            raise BadInput(f"{where}: the document {key!r} of {name!r} is not in the corpus")
+            raise BadInput(f"{where}: the document {shown(key)} of {name!r} is not in the corpus")
     return given
 
 
@@ -259,6 +262,6 @@ def _scores(where: str, row: dict[str, Any], name: str, count: int) -> list[floa
         found = len(scores) if isinstance(scores, list) else "no list of"
         raise BadInput(f"{where}: {name!r} has {found} scores for {count} documents")
     for score in scores:
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise BadInput(f"{where}: {name!r} holds the teacher score {score!r}, which is not a finite number")
+        if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= LARGEST_SCORE:
+            raise BadInput(f"{where}: {name!r} holds the teacher score {shown(score)}, which is no finite number up to {LARGEST_SCORE:g}")
     return [float(score) for score in scores]
