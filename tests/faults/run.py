@@ -105,7 +105,8 @@ class Suite:
 
 @contextmanager
 def stack(folder: Path) -> Iterator[str]:
-    """An embedded stack of the suite's own; the address of its S3."""
+    """An embedded stack of the suite's own, which ends with it however it ends; the address of its S3."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.update(EFFIR_HOME=str(folder))
     for name in ("EFFIR_PORT_BASE", "EFFIR_AIRFLOW_URL"):
         os.environ.pop(name, None)
