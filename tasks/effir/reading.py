@@ -1,13 +1,22 @@
-"""What effir itself wrote, read back: plain .npy, safetensors and Parquet; nothing that could be unpickled."""
+"""What effir itself wrote, read back: JSON, plain .npy, safetensors and Parquet; nothing that could be unpickled."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effir import strictjson
 from effir.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value. Raises BadInput if it is none."""
+    try:
+        return strictjson.read(path)
+    except BadInput as error:
+        raise BadInput(f"{error}: make it anew with effir") from None
 
 
 def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":

@@ -78,8 +78,8 @@ def test_a_champion_crowned_meanwhile_is_compared_by_the_scores_that_crowned_it(
     crowned_by_a_run(judged)
     result = judged.execute("gate")
     assert (result["output"]["verdict"], result["output"]["champion"]["version"]) == ("rejected", "1")
-    rules = [rule for rule in json.loads(judged.read("gate", "verdict.json"))["rules"] if rule["rule"] == "not_inferior_to_champion"]
-    assert {rule["collection"]: round(rule["value"], 1) for rule in rules} == {"code": -0.1, "papers": -0.1}
+    stated = [one for one in json.loads(judged.read("gate", "verdict.json"))["statements"] if one["against"] == "champion"]
+    assert {one["collection"]: round(one["difference"], 1) for one in stated} == {"code": -0.1, "papers": -0.1}
 
 
 @pytest.mark.parametrize("changes", [{"encoding": "another way"}, {"data": {"code": "one version", "papers": "another"}}])

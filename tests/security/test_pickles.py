@@ -14,7 +14,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from effir import bases, sources, strictjson
+from effir import bases, sources
 from effir.cli import app
 from effir.compress.cut import Cut
 from effir.errors import BadInput
@@ -24,7 +24,7 @@ from effir.forecast import hardware, texts
 from effir.manifest import MANIFEST
 from effir.phases.gate import read_scores
 from effir.phases.job import Job
-from effir.reading import read_array, read_arrays, read_tensors
+from effir.reading import read_array, read_arrays, read_json, read_tensors
 from effir.retrieve.collections import load_folder
 from effir.services.store import Store
 from effir.spec import RunSpec
@@ -202,7 +202,7 @@ def test_vectors(write: Callable[..., None], mapped: bool, tmp_path: Path, trap:
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "scores.parquet": read_scores,
-    "scores.json": strictjson.read,
+    "scores.json": read_json,
     "scores.safetensors": read_arrays,
     "cut.safetensors": read_tensors,
     "training.jsonl": lambda path: sources.training_set(str(path), path.parent),
@@ -238,7 +238,7 @@ def test_what_lies_in_the_store(store: Store, tmp_path: Path, trap: Any, one_sen
     uri = f"{store.root}/runs/object"
     job = Job("depth", "d", RunSpec(), {"one": uri}, {}, {}, store, tmp_path, tmp_path)
     for read in (lambda: store.get_json(uri), lambda: job.manifest("one"), lambda: job.folder("one")):
-        with pytest.raises(BadInput, match="not valid JSON") as caught:
+        with pytest.raises(BadInput, match="not UTF-8 text") as caught:
             read()
         one_sentence(caught.value)
     store.upload(tmp_path, store.artifact("depth", "a" * 64))

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from effir import strictjson
-from effir.reading import read_arrays
+from effir.reading import read_arrays, read_json
 
 
 @dataclass
@@ -32,6 +31,6 @@ class Cut:
     @classmethod
     def load(cls, folder: Path) -> "Cut":
         """Read what `save` wrote."""
-        plain = strictjson.read(folder / "cut.json")
+        plain = read_json(folder / "cut.json")
         neurons = {int(layer): kept for layer, kept in read_arrays(folder / "cut.safetensors").items()}
         return cls(plain["layers"], plain["drop_attention"], plain["drop_mlp"], neurons)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from effir import strictjson
 from effir.phases.job import Job
+from effir.reading import read_json
 
 FIELDS = ("variant",)
 
@@ -13,7 +13,7 @@ def run(job: Job) -> dict[str, Any]:
     from effir.compress import variants
     from effir.compress.scores import Importance
 
-    scores = Importance.from_json(strictjson.read(job.folder("importance") / "importance.json"))
+    scores = Importance.from_json(read_json(job.folder("importance") / "importance.json"))
     cut = variants.choose(job.spec.variant, scores)
     cut.save(job.out)
     job.say(f"{job.spec.variant}: attention dropped in layers {cut.drop_attention or '-'}, MLP in layers {cut.drop_mlp or '-'}")

@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effir import strictjson
 from effir.errors import BadInput
 from effir.manifest import digest_of
 from effir.phases.job import Job
 from effir.phases.stored import Stored, borrowed, collections
-from effir.reading import read_array
+from effir.reading import read_array, read_json
 
 if TYPE_CHECKING:
     from effir.retrieve.collections import Collection
@@ -105,7 +104,7 @@ def _dense(job: Job, one: Stored, uris: list[str]) -> "Run":
 def _vectors(job: Job, uri: str, what: str) -> tuple[Any, list[str]]:
     """WHAT.npy (n, d) and its n ids of an encoded shard."""
     with borrowed(job, uri, f"{what}.npy", f"{what}_ids.json") as folder:
-        return read_array(folder / f"{what}.npy"), strictjson.read(folder / f"{what}_ids.json")
+        return read_array(folder / f"{what}.npy"), read_json(folder / f"{what}_ids.json")
 
 
 def _of_shard(one: Stored, number: int, vectors: Any, ids: list[str]) -> tuple[Any, list[str]]:

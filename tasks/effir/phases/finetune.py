@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from effir import strictjson
 from effir.phases import stopping
 from effir.phases.job import Job
 from effir.phases.memory import hold
+from effir.reading import read_json
 from effir.spec import RunSpec
 
 FIELDS = (
@@ -128,7 +128,7 @@ def _teller(job: Job, steps: int) -> Callable[[int, dict[str, float]], None]:
 def _teacher(job: Job) -> dict[str, dict[str, float]] | None:
     if not job.spec.kl_weight or job.spec.hard_negatives == 0:
         return None
-    scores = strictjson.read(job.folder("teacher") / "scores.json")
+    scores = read_json(job.folder("teacher") / "scores.json")
     return scores or None
 
 

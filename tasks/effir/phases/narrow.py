@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from effir import strictjson
 from effir.phases.job import Job
-from effir.reading import read_arrays
+from effir.reading import read_arrays, read_json
 from effir.spec import RunSpec
 
 BUDGET = ("target_speedup", "target_parameters", "max_document_tokens", "dtype", "device", "threads")
@@ -59,7 +58,7 @@ def _within(job: Job, base: Any, scores: dict[int, Any]) -> tuple[Any, dict[str,
 
     spec = job.spec
     device = ready(spec)
-    worth = Importance.from_json(strictjson.read(job.folder("importance") / "importance.json"))
+    worth = Importance.from_json(read_json(job.folder("importance") / "importance.json"))
     utility = budget.Utility(worth.mean["attention"], worth.mean["mlp"], scores)
     measured = costs.calibrate(base, [spec.max_document_tokens] * TEXTS, spec.dtype, device)
     target = budget.Target(spec.target_speedup, spec.target_parameters)

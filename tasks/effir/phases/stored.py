@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effir import strictjson
 from effir.errors import BadInput
 from effir.manifest import MANIFEST
 from effir.phases.job import Job
+from effir.reading import read_json
 from effir.retrieve.collections import Collection, Corpus, load_judged
 from effir.retrieve.files import Document, document_text, read_corpus, shard_file
 
@@ -47,7 +47,7 @@ def collections(job: Job) -> dict[str, Stored]:
 def collection(job: Job, uri: str) -> Stored:
     """The collection whose manifest is at `uri`."""
     with borrowed(job, uri, *SMALL) as folder:
-        shards = strictjson.read(folder / "collection.json")["shards"]
+        shards = read_json(folder / "collection.json")["shards"]
 
         def read() -> Iterator[tuple[str, Document]]:
             for number in range(len(shards)):

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effir import strictjson
 from effir.errors import BadInput
 from effir.phases.job import Job
 from effir.phases.stored import Stored, borrowed, collection
-from effir.reading import read_array
+from effir.reading import read_array, read_json
 
 if TYPE_CHECKING:
     from effir.retrieve.encode import Encoder
@@ -88,7 +87,7 @@ def _gap(job: Job, encoder: "Encoder", folder: Path, what: str, texts: dict[str,
     from effir.export.verify import largest_distance
 
     stored = read_array(folder / f"{what}.npy", mapped=True)
-    ids = strictjson.read(folder / f"{what}_ids.json")
+    ids = read_json(folder / f"{what}_ids.json")
     rows = np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))
     if unknown := [ids[row] for row in rows if ids[row] not in texts]:
         raise BadInput(

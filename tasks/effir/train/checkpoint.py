@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from effir import strictjson
-from effir.reading import read_tensors
+from effir.reading import read_json, read_tensors
 
 
 def save(folder: Path, parameters: Mapping[str, torch.Tensor], optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -39,7 +38,7 @@ def load(folder: Path, parameters: Mapping[str, torch.Tensor], optimiser: torch.
             value.copy_(tensors[f"parameter.{name}"].to(value.device))
             prefixes = {key.split(".")[1] for key in tensors if key.startswith("moment.") and key.endswith(f".{name}")}
             optimiser.state[value] = {key: _placed(key, tensors[f"moment.{key}.{name}"], value) for key in sorted(prefixes)}
-    state = strictjson.read(folder / "state.json")
+    state = read_json(folder / "state.json")
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
