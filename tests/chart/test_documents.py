@@ -37,7 +37,7 @@ def secrets(tools: Path, text: str) -> dict[str, list[set[str]]]:
     found: dict[str, list[set[str]]] = defaultdict(list)
     path = {"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(tools)}
     for command in [*MADE.findall(text), *IN_COMMENTS.findall(text)]:
-        line = f"password=x; {command} --dry-run=client --output json"
+        line = f"password=x promote=x operator=x log=x reader=x; {command} --dry-run=client --output json"
         done = subprocess.run(["bash", "-euc", line], capture_output=True, text=True, env=path)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         made = json.loads(done.stdout)
@@ -47,7 +47,11 @@ def secrets(tools: Path, text: str) -> dict[str, list[set[str]]]:
 
 def test_commands_make_secrets_with_the_keys_that_are_read(tools: Path, chart: Chart) -> None:
     made = secrets(tools, PAGE.read_text())
-    assert set(made) == {"effir-s3", "effir-mlflow", "effir-airflow", "effir-airflow-user", "effir-connections", "effir-alerts"}
+    airflows = {"effir-airflow", "effir-airflow-user", "effir-connections", "effir-alerts"}
+    assert set(made) == {"effir-s3", "effir-mlflow", "effir-promote", "effir-mlflow-users"} | airflows
+    assert made["effir-mlflow-users"] == [{"users.json"}]
+    (promoter,) = made["effir-promote"]
+    assert promoter == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
     for keys in made["effir-s3"]:
         assert keys == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     whole, local = made["effir-airflow"]
@@ -85,8 +89,8 @@ def read_by_pods(manifests: list[dict[str, Any]]) -> set[tuple[str, str]]:
 
 
 def test_values_on_the_page_are_values_of_the_charts(chart: Chart) -> None:
-    ours, theirs, git = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL))
-    for values in (ours, git):
+    roles, ours, theirs, git = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    for values in (roles, ours, git):
         assert chart.render(values=values)
     airflow = yaml.safe_load((SOURCE / "values.yaml").read_text())["airflow"]
     for key in ("env", "volumes", "volumeMounts"):

@@ -107,8 +107,9 @@ def test_a_role_is_let_in_with_its_own_secret_and_the_others_with_the_one_for_al
     own = {"promote": {"secrets": ["effir-promote"], "service_account": "promoter"}}
     read = settings.parse(told(chart.render(values={"runner": {"secrets": ["hub"], "roles": own}})), "runner.json", "kubernetes")
     for phase in settings.PHASES:
-        secrets = ("hub", "effir-promote" if phase == "promote" else "effir-s3")
-        account = "promoter" if phase == "promote" else "effir-task"
+        promotes = phase in {"promote", "rollback"}
+        secrets = ("hub", "effir-promote" if promotes else "effir-s3")
+        account = "promoter" if promotes else "effir-task"
         assert read.access_of(phase) == settings.Access(secrets, (), account), phase
 
 

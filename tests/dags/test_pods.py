@@ -131,7 +131,7 @@ def test_another_roles_secret_is_named_in_no_pod(asked: dict[str, dict[str, Any]
         spec = spec_of(made)
         named = [one["secretRef"]["name"] for one in spec["containers"][0]["envFrom"]]
         assert (named, spec["serviceAccountName"]) == (
-            (["effir-s3", "effir-promote"], "effir-promote") if phase == "promote" else (["effir-s3"], "effir-task")
+            (["effir-s3", "effir-promote"], "effir-promote") if phase in {"promote", "rollback"} else (["effir-s3"], "effir-task")
         ), phase
 
 
