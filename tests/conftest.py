@@ -214,7 +214,10 @@ def stack_home(tmp_path_factory: pytest.TempPathFactory, webhook: str, command_l
             planted.setenv("HF_TOKEN", CANARIES["HF_TOKEN"])
             local.up()
         (home / "listened.json").write_text(json.dumps(sorted(seen)))
+        reached = local.client_environment()
+        airflow = Airflow(reached["EFFIR_AIRFLOW_URL"], "admin", reached["EFFIR_AIRFLOW_PASSWORD"])
         try:
+            eventually(lambda: airflow.pause("effir_compress_every_minute") or True, 120)  # until the test that waits for it
             yield home
         finally:
             patch.setenv("EFFIR_HOME", str(home))

@@ -11,6 +11,7 @@ CRON, ASSET = "effir_compress_every_minute", "effir_compress_on_data"
 
 
 def test_a_cron_deployment_fires_by_itself(stack: Any, eventually: Callable[..., Any]) -> None:
+    stack.airflow.pause(CRON, False)
     run = eventually(lambda: [one for one in stack.airflow.runs(CRON) if one["run_type"] == "scheduled"], 150)[-1]
     eventually(lambda: stack.airflow.run(CRON, run["dag_run_id"])["state"] == "failed", 120)
     stack.airflow.pause(CRON)
