@@ -64,13 +64,17 @@ def second(first: dict[str, Any], stack_home: Path, overrides: dict[str, Any]) -
 
 
 def approve(home: Path) -> dict[str, Any]:
-    """Answer what Airflow asks next with yes, once its task waits (on SQLite an answer may get lost before); returns what was shown."""
+    """Answer what Airflow asks next with yes; returns what was shown.
+
+    Not at once: an answer that comes before the scheduler has noticed that the task waits costs a try, and the question is asked anew.
+    """
     ports, secrets = (json.loads((home / "stack" / name).read_text()) for name in ("ports.json", "secrets.json"))
     airflow = Airflow(f"http://127.0.0.1:{ports['airflow']}", "admin", secrets["airflow_password"])
     runs, deadline = "dags/effir_compress/dagRuns", time.monotonic() + 1500
     while time.monotonic() < deadline:
         asked = airflow._call("GET", f"{runs}/~/hitlDetails?response_received=false")["hitl_details"]
         for shown in (one for one in asked if one["task_instance"]["state"] == "awaiting_input"):
+            time.sleep(5)
             place = f"{runs}/{shown['task_instance']['dag_run_id']}/taskInstances/approval/-1/hitlDetails"
             airflow._call("PATCH", place, json={"chosen_options": ["Approve"], "params_input": {}})
             return shown
