@@ -217,7 +217,10 @@ def test_of_four_shards_the_one_that_was_killed_is_redone_alone(second: dict[str
 
     eventually(lambda: stack.airflow.run("effir_compress", encodes.run_id)["state"] == "success", seconds=300)
     tried = {number: tries - before[number] for number, tries in encodes.tries().items()}
-    assert {shard: tried[number] for shard, number in encodes.index.items()} == {0: 1, 1: 1, 2: 2, 3: 1}
+    assert {shard: tried[number] for shard, number in encodes.index.items()} == {0: 1, 1: 1, 2: 1, 3: 1}, "a kill takes no try"
+    logs = stack.home / f"stack/airflow/logs/dag_id=effir_compress/run_id={encodes.run_id}/task_id=encode"
+    said = {shard: "".join(path.read_text() for path in (logs / f"map_index={n}").glob("*.log")) for shard, n in encodes.index.items()}
+    assert {shard for shard, text in said.items() if "the process was killed (SIGKILL); it goes on" in text} == {2}
     assert all(tries == 0 for number, tries in tried.items() if number not in encodes.index.values())
     assert made == {shard: Store().get_bytes(encodes.manifest[shard]) for shard in made}
     assert Store().get_json(encodes.manifest[2])["numbers"] == {"documents": 13, "queries": 0}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from effir.errors import BadInput
-from effir.services import access, registry, roles
+from effir.services import access, promotions, registry, roles
 from effir.services.layout import Layout
 from effir.spec import RunSpec
 
@@ -36,7 +36,7 @@ def test_each_phase_does_with_the_keys_of_its_role_and_only_promote_registers(ju
         become(role)
         with pytest.raises(BadInput, match=r"does not let log do registered-models|these credentials may not write"):
             judged.execute("promote")
-    assert registry.champion(judged.name) is None
+    assert promotions.champion(judged.store, judged.name) is None
     become("promote")
     assert judged.execute("promote")["output"]["model"]["version"] == "1"
     for role in ("compute", "judge"):
@@ -46,4 +46,4 @@ def test_each_phase_does_with_the_keys_of_its_role_and_only_promote_registers(ju
     become("decide")
     assert judged.execute("report")["output"]["summary"]["verdict"] == "promoted"
     become("reader")
-    assert registry.champion(judged.name)["version"] == "1"
+    assert promotions.champion(judged.store, judged.name)["version"] == "1"

@@ -70,8 +70,8 @@ class Measured:
         self.store, self.folder, self.count = store, folder / str(count), count
         self.collection = self.publish("collection", save_folder(collection(count), self.folder / "stored", shard_documents=SHARD))
 
-    def publish(self, phase: str, folder: Path, **arguments: Any) -> str:
-        key = {"arguments": arguments, "count": self.count}
+    def publish(self, phase: str, folder: Path, inputs: dict[str, str] | None = None, **arguments: Any) -> str:
+        key = {"arguments": arguments, "inputs": inputs or {}, "count": self.count, "code": "", "libraries": {}, "spec": {}}
         digest = digest_of({"phase": phase} | key)
         about: dict[str, Any] = {"files": {}, "numbers": {}, "seconds": 0, "forward_passes": 0, "created": ""}
         self.store.publish(Manifest(phase=phase, digest=digest, key=key, **about), folder)
@@ -87,7 +87,8 @@ class Measured:
         if shard == 0:
             np.save(folder / "queries.npy", dice.standard_normal((20, WIDTH), np.float32).astype(np.float16))
             (folder / "queries_ids.json").write_text(json.dumps([f"q{row}" for row in range(20)]))
-        return self.publish("encode", folder, model="candidate", collection="big", shard=shard)
+        inputs = {"collection": self.collection.rsplit("/", 2)[1], "model": "0" * 64}
+        return self.publish("encode", folder, inputs, model="candidate", collection="big", shard=shard)
 
     def run(self, phase: str, inputs: dict[str, Any], **arguments: Any) -> float:
         call = {"run": {"id": "r"}, "spec": SPEC, "inputs": inputs, "arguments": arguments}
