@@ -40,7 +40,7 @@ def promoter(judged, number: int, encoding: str) -> list[str]:
 def crowned(judged):
     """A model whose second version is the champion, judged on few queries so that the next verdicts take no time."""
     judged.queries = {"code": 24, "papers": 24}
-    judged.spec |= {"margin": 0.1, "margin_mean": 0.1, "resamples": 200}
+    judged.spec |= {"margin": 0.4, "margin_mean": 0.4, "resamples": 200}
     judged.offset |= {"champion": 0.0, "base": -0.34}
     judged.crown("first weights")
     judged.crown("second weights")
@@ -98,7 +98,8 @@ def killing(mlflow: str, at: int) -> Iterator[tuple[str, dict[str, int]]]:
                     os.kill(victim["pid"], signal.SIGKILL)
                     return
             with closing(http.client.HTTPConnection(server.hostname, server.port)) as onward:
-                onward.request(self.command, self.path, body, {"Content-Type": "application/json"})
+                login = {name: value for name, value in self.headers.items() if name == "Authorization"}
+                onward.request(self.command, self.path, body, {"Content-Type": "application/json"} | login)
                 answer = onward.getresponse()
                 content = answer.read()
             self.send_response(answer.status)
