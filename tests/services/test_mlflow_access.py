@@ -151,12 +151,12 @@ def test_a_reader_loads_a_model_that_promote_registered(
 
     (tmp_path / "made" / "model").mkdir(parents=True)
     (tmp_path / "made" / "model" / "config.json").write_text("{}")
-    digest, empty = f"{time.time_ns():x}", {"key": {}, "files": {}, "numbers": {}, "seconds": 0, "forward_passes": 0, "created": "now"}
+    digest, empty = f"{time.time_ns():064x}", {"key": {}, "files": {}, "numbers": {}, "seconds": 0, "forward_passes": 0, "created": "now"}
     store = become("compute")
     store.publish(Manifest.model_validate(empty | {"phase": "finetune", "digest": digest}), tmp_path / "made")
     source = store.artifact("finetune", digest)
     become("promote")
-    name = f"access-{digest}"
+    name = f"access-{digest[-16:]}"
     version = registry.register(name, source, run_id=None, digest=digest, manifest=f"{source}/{MANIFEST}", description="why", tags={})
     become("reader")
     assert (registry.download_model(f"models:/{name}/{version}", tmp_path / "read") / "config.json").read_text() == "{}"

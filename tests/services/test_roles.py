@@ -97,7 +97,7 @@ def acting(s3: dict[str, str], place: Layout, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def stored(s3: dict[str, str]) -> Iterator[None]:
     """Every object of the cases is there."""
-    client = boto3.client("s3")
+    client = boto3.Session().client("s3")
     keys = {place_of(key) for cases in (MAY, MAY_NOT) for told in cases.values() for _, key in told}
     for bucket, key in keys:
         client.put_object(Bucket=bucket, Key=key, Body=b"x")
@@ -164,7 +164,7 @@ def test_there_is_no_way_round(acting: Callable[[str], Store], stored: None, rol
         client.create_bucket(Bucket=f"mine-{role}")
     told = client.delete_objects(Bucket="effir", Delete={"Objects": [{"Key": MODEL}]})
     assert [one["Code"] for one in told["Errors"]] == ["AccessDenied"] and "Deleted" not in told
-    users = boto3.client("iam", endpoint_url=client.meta.endpoint_url)
+    users = boto3.Session().client("iam", endpoint_url=client.meta.endpoint_url)
     for call, content in (("create_user", {"UserName": "mallory"}), ("create_access_key", {"UserName": "operator"})):
         with pytest.raises(ClientError) as refusal:
             getattr(users, call)(**content)
@@ -191,7 +191,7 @@ def test_a_phase_publishes_in_parts_and_finds_damage_with_its_own_keys(acting: C
     """A file above the size at which boto3 uploads in parts; a damaged artifact's manifest goes."""
     store = acting("compute")
     (tmp_path / "model.safetensors").write_bytes(bytes(9 * 2**20))
-    digest = f"{abs(hash(tmp_path)):x}"
+    digest = f"{abs(hash(tmp_path)):064x}"
     empty = {"key": {}, "files": {}, "numbers": {}, "seconds": 0, "forward_passes": 0, "created": "now"}
     manifest = store.publish(Manifest.model_validate(empty | {"phase": "finetune", "digest": digest}), tmp_path)
     assert store.find("finetune", digest) == manifest
@@ -204,7 +204,7 @@ def test_nobody_without_a_key_gets_anything(s3: dict[str, str], stored: None) ->
     from botocore import UNSIGNED
     from botocore.config import Config
 
-    client = boto3.client("s3", config=Config(signature_version=UNSIGNED))
+    client = boto3.Session().client("s3", config=Config(signature_version=UNSIGNED))
     assert refused(client, "get", MODEL) and refused(client, "put", MODEL)
 
 
