@@ -379,12 +379,11 @@ def rollback(
     as_json: Annotated[bool, typer.Option("--json", help="Print the log's record as JSON, and nothing else, on standard output.")] = False,
 ) -> None:
     """Bring a former champion back in one act; refused where one of its files is gone or damaged."""
-    from effir.services import local, promotions
+    from effir.services import promotions
     from effir.services import rollback as going_back
     from effir.services.store import Store
 
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        os.environ.update(local.client_environment())
+    _reach_registry()
     record = going_back.rollback(Store(), name, str(to) if to else None, why, who=promotions.author())
     print(json.dumps(record, indent=1) if as_json else promotions.sentence(record))
 
@@ -466,14 +465,21 @@ def _model_folder(model: str) -> Any:
                 raise BadInput(f"{model} is no folder: name a folder with an exported model, or models:/NAME@ALIAS")
             yield Path(model)
             return
-        from effir.services import local, registry, scratch
+        from effir.services import registry, scratch
 
-        if "MLFLOW_TRACKING_URI" not in os.environ:
-            os.environ.update(local.client_environment())
+        _reach_registry()
         with scratch.folder("model") as own:
             yield registry.download_model(model, own)
 
     return folder()
+
+
+def _reach_registry() -> None:
+    """MLflow by the environment where it names one, otherwise the running stack's."""
+    from effir.services import local
+
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        os.environ.update(local.client_environment())
 
 
 def _end(sentence: str, code: int, lost: bool = False) -> NoReturn:

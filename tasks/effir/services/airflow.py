@@ -54,20 +54,19 @@ class Airflow:
 
     def unfinished(self) -> list[dict[str, Any]]:
         """Every run of every DAG that is queued or under way: dag_id, dag_run_id, state, …"""
-        found: list[dict[str, Any]] = []
-        while True:
-            page = self._call("GET", f"dags/~/dagRuns?state=queued&state=running&limit=100&offset={len(found)}")
-            found += page["dag_runs"]
-            if not page["dag_runs"] or len(found) >= page["total_entries"]:
-                return found
+        return self._all("dags/~/dagRuns?state=queued&state=running", "dag_runs")
 
     def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         """A run's task instances: task_id, map_index, state, start_date, duration, …"""
+        return self._all(f"dags/{quote(dag)}/dagRuns/{quote(run_id)}/taskInstances?", "task_instances")
+
+    def _all(self, path: str, name: str) -> list[dict[str, Any]]:
+        """Every entry of a listing, page by page; path: up to its query, to which more is added."""
         found: list[dict[str, Any]] = []
         while True:
-            page = self._call("GET", f"dags/{quote(dag)}/dagRuns/{quote(run_id)}/taskInstances?limit=100&offset={len(found)}")
-            found += page["task_instances"]
-            if not page["task_instances"] or len(found) >= page["total_entries"]:
+            page = self._call("GET", f"{path}&limit=100&offset={len(found)}")
+            found += page[name]
+            if not page[name] or len(found) >= page["total_entries"]:
                 return found
 
     def xcom(self, dag: str, run_id: str, task: str, key: str = "return_value", map_index: int = -1) -> Any:

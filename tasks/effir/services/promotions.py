@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from effir.errors import BadInput, EffirError
+from effir.names import is_name
 from effir.services import registry
 from effir.services.mlflow_api import Refused
 from effir.services.store import Store
-from effir.spec import NAME
 
 RECORD = re.compile(r"[1-9]\d*\.json")
 FIELDS = ("n", "at", "who", "action", "model", "from", "to", "why", "run", "verdict", "code")
@@ -186,7 +186,7 @@ def _point(model: str, crowned: str, before: str | None) -> None:
 
 
 def _folder(store: Store, model: str) -> str:
-    if not re.fullmatch(NAME, model):
+    if not is_name(model):
         raise BadInput(f"{model!r} cannot be the name of a model: write 1 to 64 letters, digits, dots, dashes or underscores")
     return f"{store.root}/promotions/{model}"
 
