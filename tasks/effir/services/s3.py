@@ -20,7 +20,7 @@ from botocore.exceptions import (
 
 from effir.errors import BadInput, EffirError, OutOfReach
 
-ATTEMPTS = 4
+ATTEMPTS = 6
 BROKEN = (FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 """What goes wrong in the middle of an object on its way here, when botocore's own retries are over."""
 GARBLED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
