@@ -62,9 +62,10 @@ def test_twenty_at_once_leave_a_log_without_gaps_and_aliases_that_agree(crowned)
     assert [record["n"] for record in log] == list(range(1, count + 1))
     for before, record in itertools.pairwise(log):
         assert record["from"] == {"version": before["to"]["version"], "digest": before["to"]["digest"]}
+    last = log[-1]["to"]["version"]
     assert aliases(crowned) == {
         name: version
-        for name, version in {"champion": log[-1]["to"]["version"], "previous": promotions.previous(crowned.store, crowned.name)}.items()
+        for name, version in {"champion": last, "previous": promotions.previous(crowned.store, crowned.name, last)}.items()
         if version
     }
 

@@ -37,7 +37,11 @@ def aliases(name: str) -> dict[str, str]:
 
 def test_the_highest_record_names_the_champion(mlflow, store, name):
     one, two, three = registered(name, 3)
-    assert (promotions.champion(store, name), promotions.previous(store, name), list(promotions.history(store, name))) == (None, None, [])
+    assert (promotions.champion(store, name), promotions.previous(store, name, "1"), list(promotions.history(store, name))) == (
+        None,
+        None,
+        [],
+    )
     put(store, name, "promote", None, one)
     put(store, name, "promote", one, two)
     record = put(store, name, "promote", two, three)
@@ -139,7 +143,7 @@ def test_a_champion_from_before_the_log_is_adopted(mlflow, store, name):
     registry.point(name, "champion", "2")
     promotions.settle(store, name)
     assert aliases(name) == {"champion": "2", "previous": "1"}
-    assert (promotions.champion(store, name)["version"], promotions.previous(store, name)) == ("2", "1")
+    assert (promotions.champion(store, name)["version"], promotions.previous(store, name, "2")) == ("2", "1")
     record = put(store, name, "promote", two, three)
     assert (record["n"], record["from"]) == (1, {"version": "2", "digest": two["digest"]})
     promotions.settle(store, name)

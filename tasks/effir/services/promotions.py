@@ -60,14 +60,13 @@ def champion(store: Store, model: str) -> dict[str, Any] | None:
     return record["to"] if record else registry.by_alias(model, "champion")
 
 
-def previous(store: Store, model: str) -> str | None:
-    """The version that a rollback brings back: the one that the champion replaced when it was promoted last."""
-    crowned = None
+def previous(store: Store, model: str, champion: str) -> str | None:
+    """The version that a rollback of this champion brings back: the one that it replaced when it was promoted last."""
+    record = None
     for record in history(store, model):
-        crowned = crowned or record["to"]["version"]
-        if record["action"] == "promote" and record["to"]["version"] == crowned:
+        if record["action"] == "promote" and record["to"]["version"] == champion:
             return record["from"]["version"] if record["from"] else None
-    before = None if crowned else registry.by_alias(model, "previous")
+    before = None if record else registry.by_alias(model, "previous")
     return before["version"] if before else None
 
 
@@ -146,7 +145,7 @@ def settle(store: Store, model: str) -> None:
     """
     record = latest(store, model)
     while record:
-        _point(model, record["to"]["version"], previous(store, model))
+        _point(model, record["to"]["version"], previous(store, model, record["to"]["version"]))
         seen, record = record["n"], latest(store, model)
         if record and record["n"] == seen:
             return

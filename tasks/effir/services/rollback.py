@@ -18,7 +18,7 @@ def rollback(store: Store, model: str, version: str | None, why: str, *, who: st
     now = promotions.champion(store, model)
     if now is None:
         raise BadInput(f"{model} has no champion, so there is nothing to go back from: check the name")
-    target = version or promotions.previous(store, model)
+    target = version or promotions.previous(store, model, now["version"])
     if target is None:
         raise BadInput(f"no champion of {model} before {promotions.called(now)} is known: name a former one with --to, if there is one")
     if target == now["version"]:
