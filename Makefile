@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format audit licences sbom test-gpu test-containers faults soak images chart stack stack-down schema lock clean
+.PHONY: help setup demo test test-stack test-rest lint format audit licences sbom test-gpu test-containers faults soak images chart stack stack-down schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -23,7 +23,17 @@ demo: $(READY)  ## compress a real language model, end to end (KEEP=1 leaves the
 	@$(BIN)/effir demo $(if $(KEEP),--keep)
 
 test: $(READY) lint  ## format, lint, types, the import border, and every test
-	@$(BIN)/pytest
+	@$(MAKE) --jobs 2 --keep-going test-stack test-rest
+
+# Two halves side by side: what needs the embedded stack mostly waits for it. The first one's output comes when it is through.
+test-stack:
+	@mkdir -p .effir
+	$(BIN)/pytest -m "stack and not containers" --durations=10 >.effir/test-stack.log 2>&1 && ended=0 || ended=$$?
+	cat .effir/test-stack.log
+	exit $$ended
+
+test-rest:
+	@$(BIN)/pytest -m "not stack and not containers" --durations=10
 
 lint: $(READY)  ## format, lint, types, the import border and Dockerfiles alone
 	@$(BIN)/ruff format --check

@@ -50,8 +50,12 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What ends the session's stack comes last."""
+    """What uses the session's stack is marked so; what ends it comes last."""
+    for item in items:
+        if "stack_home" in getattr(item, "fixturenames", ()):
+            item.add_marker("stack")
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 

@@ -66,7 +66,6 @@ def test_nobody_waits_for_ever(script: ModuleType, monkeypatch: pytest.MonkeyPat
         script.patiently(lambda: script.call("GET", "http://127.0.0.1:9/api"), 0)
 
 
-@pytest.mark.stack
 def test_airflow_is_set_up_again_and_again(chart: Chart, stack: Any, tmp_path: Path) -> None:
     airflow = Job(chart, stack, tmp_path)
     code, told = airflow.run()
@@ -81,7 +80,6 @@ def test_airflow_is_set_up_again_and_again(chart: Chart, stack: Any, tmp_path: P
     assert airflow.get("connections/effir_git")["host"] == "https://git.example.com"
 
 
-@pytest.mark.stack
 def test_a_wrong_user_is_told_and_not_tried_again(chart: Chart, stack: Any, tmp_path: Path) -> None:
     airflow = Job(chart, stack, tmp_path)
     (tmp_path / "user" / "password").write_text("wrong")

@@ -23,7 +23,7 @@ from .bench import Bench, Row, undisturbed
 SEED = 6
 STEPS = {step.label: step for step in work.STEPS}
 KILLS = {"prepare": "KILL", "slim": "TERM", "reference": "KILL", "candidate": "TERM", "encode candidate 0": "KILL", "promote": "KILL"}
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

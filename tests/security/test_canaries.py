@@ -162,7 +162,6 @@ def found(stack_home: Path, known: dict[str, str], planted: Planted, command_lin
     return scanning.scan(places(), known | planted.tokens)
 
 
-@pytest.mark.stack
 @pytest.mark.timeout(1800)
 def test_the_scan_finds_what_is_put_there(found: dict[str, list[str]], planted: Planted) -> None:
     assert len(planted.tokens) == 9
@@ -170,7 +169,6 @@ def test_the_scan_finds_what_is_put_there(found: dict[str, list[str]], planted: 
         assert any(where in place for place in found.get(name, [])), f"{name} was not found in {where}, but in {found.get(name)}"
 
 
-@pytest.mark.stack
 @pytest.mark.timeout(1800)
 def test_no_secret_stands_anywhere_but_in_its_own_place(found: dict[str, list[str]], known: dict[str, str], stack_home: Path) -> None:
     assert {"s3_key", "s3_secret", "airflow_password", "airflow_jwt", "airflow_fernet", "airflow_secret", "HF_TOKEN", "alerts"} <= set(
@@ -181,7 +179,6 @@ def test_no_secret_stands_anywhere_but_in_its_own_place(found: dict[str, list[st
     assert {name: places for name, places in found.items() if name in known} == {}
 
 
-@pytest.mark.stack
 def test_the_run_was_there_to_be_scanned(whole: str, stack_home: Path, command_lines: set[bytes]) -> None:
     """Its logs, its calls and results, its model, its processes: a scan of nothing proves nothing."""
     logs = [str(path) for path in (stack_home / "stack" / "airflow" / "logs").rglob("*.log")]
@@ -195,7 +192,6 @@ def test_the_run_was_there_to_be_scanned(whole: str, stack_home: Path, command_l
     assert b"phase\0finetune" in lines
 
 
-@pytest.mark.stack
 def test_the_processes_had_the_secrets(stack_home: Path, canaries: dict[str, str], whole: str) -> None:
     """The canary variable was there to be told: in the environment of the stack's own processes."""
     from effir.services import processes

@@ -123,7 +123,6 @@ def test_the_form_arrives_as_it_was_written(rendered: dict[str, Any]) -> None:
     assert "variants" not in frontier["overrides"]
 
 
-@pytest.mark.stack
 @pytest.mark.timeout(300)
 def test_the_running_airflow_hands_it_on_as_it_was_written(stack: Any, eventually: Any) -> None:
     run = stack.airflow.trigger("effir_frontier", {"profile": "demo", "variants": HOSTILE, "query_template": HOSTILE + "{text}"})
@@ -134,7 +133,6 @@ def test_the_running_airflow_hands_it_on_as_it_was_written(stack: Any, eventuall
     assert HOSTILE[:60] in stack.airflow.xcom("effir_frontier", run, "begin", key="error")["sentence"]
 
 
-@pytest.mark.stack
 @pytest.mark.parametrize("run_id", ["../other", "a/b", "{{ 7*7 }}", "<script>", "a b", "a'b", "..", "a\x00b"])
 def test_a_run_s_id_that_is_no_name_is_refused(run_id: str, stack: Any) -> None:
     with pytest.raises(BadInput, match="Airflow refused"):

@@ -43,7 +43,6 @@ def test_a_silent_airflow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         Follower(Airflow("http://127.0.0.1:9", "admin", ""), "x", print).until_over()
 
 
-@pytest.mark.stack
 def test_a_failed_run_gives_its_sentence(stack: Any) -> None:
     said: list[str] = []
     with pytest.raises(EffirError, match="/absent/seen") as caught:
