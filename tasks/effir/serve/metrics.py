@@ -14,7 +14,9 @@ class Metrics:
 
     def __init__(self) -> None:
         kept = self.registry = CollectorRegistry()
-        self._requests = Counter("effir_requests", "Requests for embeddings, by HTTP status and version", ["status", "version"], registry=kept)
+        self._requests = Counter(
+            "effir_requests", "Requests for embeddings, by HTTP status and version", ["status", "version"], registry=kept
+        )
         self._errors = Counter("effir_errors", "Requests for embeddings that were not answered, by HTTP status", ["status"], registry=kept)
         self._texts = Counter("effir_texts", "Texts that were embedded, by what they are", ["input_type"], registry=kept)
         self._tokens = Counter("effir_tokens", "Tokens that were embedded", registry=kept)

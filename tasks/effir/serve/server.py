@@ -14,6 +14,7 @@ from effir.serve.limits import Limits
 from effir.serve.metrics import Metrics
 from effir.serve.watching import Watcher
 
+DEVICES = ("auto", "cpu", "cuda")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -23,6 +24,8 @@ def run(source: str, host: str, port: int, poll: float, limits: Limits, device: 
     Standard output has one line, the server's address, once it answers. Raises BadInput where the address cannot be had, before the model
     is fetched, and what loading the model raises.
     """
+    if device not in DEVICES:
+        raise BadInput(f"--device is {device!r}: choose one of {', '.join(DEVICES)}")
     with listening(host, port) as listener:
         watcher = Watcher(source, machine(device, 0)["device"], Metrics(), say)
         listener.listen(2048)
