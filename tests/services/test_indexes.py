@@ -107,6 +107,7 @@ def test_only_what_the_pointer_names_is_opened(store: Store, publish: Any, tmp_p
     store.client.put_object(Bucket=bucket, Key=key, Body=b"others")
     with pytest.raises(EffirError, match=r"00000.faiss is damaged"):
         indexes.fetch(store, "search", "faq", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"index-1", "index-2"}, "nothing of it is left"
     store.put_json(place, {"index": first})
     with pytest.raises(BadInput, match="is no pointer to an index"):
         indexes.current(store, "search", "faq")

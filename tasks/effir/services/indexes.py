@@ -5,6 +5,7 @@ that made it, and the corpus. What it names never changes, so a reader sees the 
 """
 
 import datetime
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def fetch(store: Store, model: str, collection: str, folder: Path) -> tuple[dict
             check(manifest, pointer)
             return pointer, store.download(pointer["index"].removesuffix(f"/{MANIFEST}"), manifest.files, target)
         except EffirError:
+            shutil.rmtree(target)
             if current(store, model, collection) == pointer:
                 raise
 
