@@ -2,15 +2,15 @@
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from rich.console import Console
+from typer.testing import CliRunner
 
+from effir import cli
 from effir.errors import BadInput
 from effir.export import writer
 from effir.export.loading import load_encoder
@@ -146,9 +146,9 @@ def test_the_keys_of_its_role_are_enough_and_a_reader_s_to_search(world, place, 
 
 def test_the_command_prints_a_table_or_json(world, tmp_path):
     folder = world.crown_folder(1)
-    command = [sys.executable, "-m", "effir.cli", "search", str(tmp_path / "faq"), "quiet [river]", "--model", str(folder), "--top", "3"]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    asked = ["search", str(tmp_path / "faq"), "quiet [river]", "--model", str(folder), "--top", "3"]
+    done = CliRunner().invoke(cli.app, [*asked, "--json"])
+    assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert [hit["rank"] for hit in told["hits"]] == [1, 2, 3] and told["query"] == "quiet [river]"
     console = Console(record=True, width=100, file=io.StringIO())

@@ -23,7 +23,7 @@ TEXTS = ["The old river near the town.", "lantern", "A glacier is quiet after th
 
 @pytest.fixture(scope="module")
 def server(serving: Callable[..., Any], exported: Callable[[int], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = ("--max-texts", "8", "--max-characters", "1000")
+    options = ("--max-texts", "1000", "--max-characters", "1000")
     with serving(tmp_path_factory.mktemp("server"), str(exported(0)), *options) as one:
         yield one
 
@@ -71,7 +71,7 @@ def test_an_answer_names_the_version_and_counts_tokens(server: Any, exported: Ca
     ("given", "status", "sentence"),
     [
         ({"input": [1, 2]}, 400, "token ids"),
-        ({"input": ["a"] * 9}, 400, "may hold 8"),
+        ({"input": ["a"] * 1001}, 400, "may hold 1000"),
         ({"input": "a" * 1001}, 400, "may have 1000"),
         ({"input": "a", "model": "text-embedding-3-small"}, 404, "is not served here"),
         ({"input": "a", "model": "tiny-0/2"}, 404, "is not served here"),
@@ -108,23 +108,6 @@ def test_what_is_counted(server: Any) -> None:
     assert server.get("metrics").headers["content-type"].startswith("text/plain")
 
 
-def test_sigterm_finishes_what_was_accepted(serving: Callable[..., Any], exported: Callable[[int], Path], tmp_path: Path) -> None:
-    with serving(tmp_path, str(exported(0)), "--wait-ms", "1000") as one:
-        found: list[int] = []
-        clients = [threading.Thread(target=lambda: found.append(one.post(input=TEXTS).status_code)) for _ in range(4)]
-        for client in clients:
-            client.start()
-        deadline = time.monotonic() + 20
-        while one.metric("effir_queue_texts") < 12 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert one.end() == 0
-        for client in clients:
-            client.join()
-        assert found == [200] * 4
-        with pytest.raises(requests.ConnectionError):
-            one.get("health")
-
-
 def test_what_cannot_be_served_ends_in_one_sentence(tmp_path: Path, exported: Callable[[int], Path]) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -135,3 +118,21 @@ def test_what_cannot_be_served_ends_in_one_sentence(tmp_path: Path, exported: Ca
         ):
             with pytest.raises(BadInput, match=sentence):
                 run(str(source), "127.0.0.1", port, 30, Limits(), "cpu", print)
+
+
+def test_sigterm_finishes_what_was_accepted(server: Any) -> None:
+    """The last one: it ends the server of this file."""
+    found: list[Any] = []
+    texts = [f"{TEXTS[0]} {number}" for number in range(1000)]
+    clients = [threading.Thread(target=lambda: found.append(server.post(input=texts))) for _ in range(4)]
+    for client in clients:
+        client.start()
+    deadline = time.monotonic() + 60
+    while server.metric("effir_queue_texts") < 4000 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.end() == 0
+    for client in clients:
+        client.join()
+    assert [vectors(answer).shape for answer in found] == [(1000, 64)] * 4
+    with pytest.raises(requests.ConnectionError):
+        server.get("health")

@@ -1,9 +1,11 @@
 """A champion followed in a real registry."""
 
+import gc
 import json
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,10 @@ def test_a_new_champion_takes_over_and_a_broken_one_does_not(
     assert "golden embeddings" in watcher.state()["refused"]["why"]
     assert len([line for line in said if "is refused" in line]) == 1, "it is not fetched again and again"
     assert b"effir_champion_refused 1.0" in watcher.metrics.text()
+    old = weakref.ref(first)
+    del first
+    gc.collect()
+    assert old() is None, "the version before takes no memory"
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     watcher.look()
