@@ -210,10 +210,12 @@ def stack_home(tmp_path_factory: pytest.TempPathFactory, webhook: str, command_l
     """The folder of a whole embedded stack that runs for the session."""
     home = tmp_path_factory.mktemp("stack")
     (home / "deployments.json").write_text(json.dumps(DEPLOYMENTS))
+    (home / "indexes.json").write_text(json.dumps([{"name": "reindexed", "collections": str(home / "faq"), "shard_documents": 30}]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_EFFIR_ALERTS", json.dumps({"conn_type": "http", "host": webhook, "password": CANARIES["alerts"]}))
         patch.setenv("EFFIR_HOME", str(home))
         patch.setenv("EFFIR_DEPLOYMENTS", str(home / "deployments.json"))
+        patch.setenv("EFFIR_INDEXES", str(home / "indexes.json"))
         patch.delenv("EFFIR_PORT_BASE", raising=False)
         with listening(home / "stack") as seen, pytest.MonkeyPatch.context() as planted:
             planted.setenv("HF_TOKEN", CANARIES["HF_TOKEN"])

@@ -357,6 +357,48 @@ def verify(model: Annotated[str, typer.Argument(help="A folder, or models:/NAME@
 
 
 @app.command()
+def search(
+    collection: Annotated[str, typer.Argument(help="stdlib-code, semanlink, beir:NAME, s3://…, or a folder with a corpus.jsonl.")],
+    query: Annotated[str, typer.Argument(help="What is looked for.")],
+    model: Annotated[str, typer.Option(help="A folder, models:/NAME@ALIAS or models:/NAME/VERSION.")] = "models:/effir-demo@champion",
+    top: Annotated[int, typer.Option(min=1, help="How many documents.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON, and nothing else, on standard output.")] = False,
+) -> None:
+    """Look what a model finds: exact search, by the index of effir_reindex where there is one, otherwise the corpus is encoded first."""
+    from rich.console import Console
+
+    from effir import searching
+
+    if model.startswith("models:/") or collection.startswith("s3://"):
+        _reach_registry()
+    found = searching.search(collection, query, model, top, _say)
+    print(json.dumps(found, indent=1)) if as_json else Console().print(searching.table(found))
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, which is followed, models:/NAME/VERSION, or a folder.")],
+    host: Annotated[str, typer.Option(help="Where to listen; no key is asked for.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one. Printed once the server answers.")] = 8001,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds from one look at the registry to the next.")] = 30.0,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens of one pass through the model.")] = 16_384,
+    wait_ms: Annotated[float, typer.Option(min=0, max=1000, help="How long a request waits for others to go with it.")] = 3.0,
+    queue: Annotated[int, typer.Option(min=1, help="Texts that may be accepted and not answered; beyond it: 503.")] = 4096,
+    max_texts: Annotated[int, typer.Option(min=1, help="Texts of one request.")] = 2048,
+    max_characters: Annotated[int, typer.Option(min=1, help="Characters of one text; the model cuts it at its own maximum.")] = 100_000,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Serve a retriever over HTTP, as OpenAI's embeddings API; a new champion takes over without a request lost (docs/consume.md)."""
+    from effir.serve import server
+    from effir.serve.limits import Limits
+
+    if model.startswith("models:/"):
+        _reach_registry()
+    limits = Limits(batch_tokens, wait_ms / 1000, queue, max_texts, max_characters)
+    server.run(model, host, port, poll, limits, device, _say)
+
+
+@app.command()
 def policies(
     role: Annotated[str, typer.Argument(help="One role's; without it all of them, by role.")] = "",
     store: Annotated[str, typer.Option(help="s3:// address below which artifacts lie.")] = "s3://effir",

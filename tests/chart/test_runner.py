@@ -66,9 +66,11 @@ def test_settings_lie_where_airflow_is_told_to_look(chart: Chart) -> None:
     (mount,) = (one for one in airflow["volumeMounts"] if one["name"] == "effir")
     (volume,) = (one for one in airflow["volumes"] if one["name"] == "effir")
     variables = {one["name"]: one["value"] for one in airflow["env"]}
-    manifests = chart.render(values={"deployments": [{"name": "nightly", "profile": "demo", "cron": "@daily"}]})
+    listed = {"indexes": [{"name": "demo", "collections": "semanlink"}]}
+    manifests = chart.render(values=listed | {"deployments": [{"name": "nightly", "profile": "demo", "cron": "@daily"}]})
     files = {f"{mount['mountPath']}/{name}" for name in pick(manifests, "ConfigMap", volume["configMap"]["name"])["data"]}
-    assert {variables["EFFIR_RUNNER_SETTINGS"], told(manifests)["pod_template"], environment(manifests)["EFFIR_DEPLOYMENTS"]} == files
+    named = {environment(manifests)[name] for name in ("EFFIR_DEPLOYMENTS", "EFFIR_INDEXES")}
+    assert {variables["EFFIR_RUNNER_SETTINGS"], told(manifests)["pod_template"]} | named == files
     assert variables["EFFIR_RUNNER"] == "kubernetes"
     pick(manifests, "ConfigMap", yaml.safe_load(airflow["extraEnvFrom"])[0]["configMapRef"]["name"])
 

@@ -30,6 +30,7 @@ GPUS = {"gpus": 4, "processes": 8}
         ({"mlflow": {"resources": {"limits": {"memory": 2048}}}}, "/mlflow/resources/limits/memory", "got number, want string"),
         ({"networkPolicy": {"dns": "kube-dns"}}, "/networkPolicy/dns", "got string, want array"),
         ({"launchers": [{"name": "airflow-worker"}]}, "/launchers/0", "missing property 'namespace'"),
+        ({"indexes": [{"name": "demo"}]}, "/indexes/0", "missing property 'collections'"),
         ({"deployments": [{"name": "nightly", "cron": "@daily"}]}, "/deployments/0", "missing property 'profile'"),
         ({"setup": {"pools": [{"name": "compute", "slots": 0}]}}, "/setup/pools/0/slots", "minimum: got 0, want 1"),
         ({"name": "Effir_1"}, "/name", "'Effir_1' does not match"),
@@ -105,6 +106,7 @@ def test_the_schema_knows_every_value_and_nothing_else() -> None:
     assert list(open_objects(SCHEMA)) == [
         "properties.global",
         "properties.deployments.items.properties.overrides",
+        "properties.indexes.items",
         "properties.airflow",
         PEERS,
     ]

@@ -11,7 +11,7 @@ import pytest
 
 from effir.errors import BadInput, OutOfReach
 from effir.manifest import MANIFEST, Manifest, digest_of
-from effir.services import garbage, registry
+from effir.services import garbage, indexes, registry
 from effir.services.airflow import Airflow
 from effir.services.garbage import Limits
 from effir.services.store import Store, split
@@ -133,6 +133,18 @@ def test_what_the_promotion_log_names_stays(shelf: Shelf) -> None:
     shelf.remove()
     assert shelf.store.exists(f"{shelf.store.root}/promotions/{shelf.name}/2.json")
     assert all(shelf.store.find(*one.split("/")[-2:]) for one in (base, before, now, judged))
+
+
+def test_the_index_that_a_pointer_names_stays_and_the_one_before(shelf: Shelf) -> None:
+    corpus = shelf.publish("collection")
+    older, before, now = (shelf.publish("index", numbers={"n": number}) for number in range(3))
+    model = {"name": shelf.name, "version": "1", "digest": "d", "manifest": "s3://x/m"}
+    for one in (older, before, now):
+        indexes.point(shelf.store, model, "faq", f"{one}/{MANIFEST}", f"{corpus}/{MANIFEST}", 1, None)
+    assert shelf.find() == {"artifacts": [older]}
+    shelf.remove()
+    assert indexes.current(shelf.store, shelf.name, "faq")["digest"] == digest(now)
+    assert all(shelf.store.find(*one.split("/")[-2:]) for one in (corpus, before, now))
 
 
 @pytest.mark.parametrize("setting", ["MLFLOW_TRACKING_URI", "EFFIR_AIRFLOW_URL"])

@@ -28,7 +28,8 @@ MAY = {
     "compute": [
         ("put", MODEL), ("put", "artifacts/collection/1f/docs.jsonl"), ("put", "checkpoints/slim/1f/seed0/000000010/a"),
         ("delete", "checkpoints/slim/1f/seed0/000000010/a"), ("delete", MADE), ("put", "runs/r/results/depth.json"),
-        ("get", "models/mine/config.json"), ("get", "artifacts/gate/1f/verdict.json"),
+        ("get", "models/mine/config.json"), ("get", "artifacts/gate/1f/verdict.json"), ("put", "artifacts/index/1f/00000.faiss"),
+        ("put", "indexes/demo/faq/current.json"),
     ],
     "judge": [("get", MODEL), ("put", "artifacts/evaluate/1f/scores.parquet"), ("put", "runs/r/progress/evaluate.json")],
     "decide": [("put", "artifacts/gate/1f/verdict.json"), ("put", "mlflow:1/run/artifacts/report.html"), ("get", MODEL)],
@@ -37,12 +38,16 @@ MAY = {
         ("put", "runs/r/calls/depth.json"), ("put", "logs/x.log"), ("get", "runs/r/results/a.json"), ("get", "artifacts/gate/1f/a.md"),
     ],
     "tracking": [("get", MODEL), ("get", "mlflow:1/run/artifacts/report.html")],
-    "reader": [("get", MODEL), ("get", "promotions/demo/1.json"), ("get", "mlflow:1/run/artifacts/report.html")],
+    "reader": [
+        ("get", MODEL), ("get", "promotions/demo/1.json"), ("get", "mlflow:1/run/artifacts/report.html"),
+        ("get", "indexes/demo/faq/current.json"),
+    ],
 }  # fmt: skip
 MAY_NOT = {
     "compute": [
         ("put", "artifacts/evaluate/1f/scores.parquet"), ("put", "artifacts/gate/1f/verdict.json"), ("put", "runs/r/calls/promote.json"),
         ("put", "promotions/demo/1.json"), ("put", "mlflow:1/run/artifacts/report.html"), ("delete", MODEL), ("put", "models/mine/a"),
+        ("delete", "indexes/demo/faq/current.json"),
     ],
     "judge": [
         ("put", MODEL), ("put", MADE), ("delete", MADE), ("put", "artifacts/gate/1f/verdict.json"), ("put", "artifacts/promote/1f/a"),
@@ -52,7 +57,10 @@ MAY_NOT = {
     "promote": [("delete", "promotions/demo/1.json"), ("put", MODEL), ("put", "artifacts/gate/1f/verdict.json")],
     "launch": [("get", MODEL), ("put", "runs/r/results/depth.json"), ("put", MODEL), ("delete", "runs/r/calls/depth.json")],
     "tracking": [("put", MODEL), ("get", "runs/r/calls/depth.json")],
-    "reader": [("put", MODEL), ("delete", MODEL), ("get", "runs/r/calls/depth.json"), ("get", "models/mine/config.json")],
+    "reader": [
+        ("put", MODEL), ("put", "indexes/demo/faq/current.json"), ("delete", MODEL), ("get", "runs/r/calls/depth.json"),
+        ("get", "models/mine/config.json"),
+    ],
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from effir.spec import RunSpec, parse, resolve
 
 PHASES = (
     "begin", "arms", "prepare", "teacher", "importance", "depth", "slim", "narrow", "finetune",
-    "encode", "evaluate", "speed", "verify", "gate", "promote", "report", "assess", "frontier", "rollback", "audit",
+    "encode", "evaluate", "speed", "verify", "gate", "promote", "report", "assess", "frontier", "rollback", "audit", "corpora", "reindex",
 )  # fmt: skip
 
 NAMES = {"model", "collection"}

@@ -1,7 +1,7 @@
 """What must stay in the store, and everything that this was made from.
 
-Roots are the artifacts of every registered model version, the promotion log, and what that log names. From a manifest one comes to its
-parts (addresses) and its inputs (digests).
+Roots are the artifacts of every registered model version, the promotion log, what that log names, and what the pointers to indexes name.
+From a manifest one comes to its parts (addresses) and its inputs (digests).
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from effir.manifest import MANIFEST
-from effir.services import registry
+from effir.services import indexes, registry
 from effir.services.store import Store
 
 ADDRESS = re.compile(r"s3://[^\s\"]+/artifacts/[a-z_]+/[0-9a-f]{64}")
@@ -34,7 +34,7 @@ def needed(store: Store, folders: Mapping[str, Any]) -> set[str]:
         if folder not in found:
             found.add(folder)
             waiting += _named_by(store, folder, by_digest)
-    return found | {folder for entry in entries for folder in addresses(entry)}
+    return found | {folder for entry in [*entries, *indexes.pointers(store)] for folder in addresses(entry)}
 
 
 def log(store: Store, models: set[str]) -> Iterator[dict[str, Any]]:
