@@ -44,7 +44,11 @@ def differences(folder: Path, device: str = "cpu") -> dict[str, float]:
     weights are of a shorter type, it is compared with Sentence-Transformers in that type.
     Raises BadInput for a damaged or foreign folder, before any of it is loaded; EffirError naming the loader that failed.
     """
+    from effir.export import formats
+
     folder = Path(folder)
+    if formats.format_of(folder):
+        return formats.differences(folder)
     trust.check(folder)
     inner = model_folder(folder)
     golden = read_arrays(inner / "golden.safetensors")
@@ -67,6 +71,13 @@ def _difference(name: str, load: Callable[..., Vectors], inner: Path, about: dic
     except Exception as error:
         raise EffirError(f"{inner} cannot be loaded by {name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}") from error
     gaps = [largest_gap(found[kind], golden[kind]) for kind in golden]
+    return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
+
+
+def against_golden(inner: Path, encode: Callable[[list[str], str], NDArray[Any]]) -> float:
+    """Largest absolute difference of what `encode` (texts, kind) gives from a folder's golden embeddings; NaN if there is one."""
+    golden, texts = read_arrays(inner / "golden.safetensors"), json.loads((inner / "golden.json").read_text())["texts"]
+    gaps = [largest_gap(encode(texts, kind), expected) for kind, expected in golden.items()]
     return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
 
 
