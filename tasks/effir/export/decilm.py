@@ -22,6 +22,7 @@ MULTIPLE = 256
 FAMILIES = ("llama", "mistral", "qwen2")
 ROTARY = {"decilm": ("default", "linear", "llama3", "yarn"), "llama.cpp": ("default", "llama3")}
 """Kinds of rotary embeddings, by reader. llama.cpp's converter writes no other scaling for this architecture, and says nothing."""
+LLAMA3_VOCABULARY = 128_256
 LAYER = "model.layers.{}.{}"
 
 
@@ -49,6 +50,21 @@ def check(model: Any, settings: Settings, reader: str) -> None:
             raise BadInput(f"this model cannot be written for {reader}: it {what}; use --to onnx")
 
 
+def check_tokenizer(path: Path, vocabulary: int) -> None:
+    """Raises BadInput for a tokenizer.json that llama.cpp's converter does not read for this architecture."""
+    told = strictjson.table(path)
+    model, decoder = told.get("model") or {}, told.get("decoder") or {}
+    pieces = {*model.get("vocab", {}), *(one["content"] for one in told.get("added_tokens", []))}
+    llama3 = vocabulary == LLAMA3_VOCABULARY
+    if llama3 or (model.get("type") == "BPE" and model.get("byte_fallback") and decoder.get("type") == "Sequence"):
+        if len(pieces) == vocabulary:
+            return
+        raise BadInput(f"this model cannot be written for llama.cpp: it embeds {vocabulary} tokens and its tokenizer has {len(pieces)}")
+    raise BadInput(
+        "this model cannot be written for llama.cpp: its converter reads the tokenizers of Llama and Mistral only; use --to onnx"
+    )
+
+
 def describe(model: Any, reader: str) -> dict[str, Any]:
     """config.json: Llama's, and block_configs. Without an MLP a layer names no ffn_mult, so that llama.cpp's converter refuses it."""
     given = model.config
@@ -63,24 +79,28 @@ def describe(model: Any, reader: str) -> dict[str, Any]:
     scaling = {name: value for name, value in rotary.items() if name != "rope_theta"}
     trained = {"original_max_position_embeddings": rotary.get("original_max_position_embeddings")}
     dtype = str(given.dtype or next(model.parameters()).dtype).removeprefix("torch.")
-    return config | {
-        "architectures": ["DeciLMForCausalLM"],
-        "model_type": "nemotron-nas",
-        "auto_map": {"AutoConfig": "configuration_decilm.DeciLMConfig"},
-        "num_hidden_layers": len(layers_of(model)),
-        "intermediate_size": -1,
-        "attention_bias": _has_bias(model),
-        "mlp_bias": False,
-        "max_position_embeddings": min(given.max_position_embeddings, _window(given) or given.max_position_embeddings),
-        "rope_parameters": rotary,
-        "rope_theta": rotary["rope_theta"],
-        "rope_scaling": scaling if rotary.get("rope_type", "default") != "default" else None,
-        "tie_word_embeddings": True,
-        "use_cache": True,
-        "dtype": dtype,
-        "torch_dtype": dtype,
-        "block_configs": _blocks(model, reader),
-    } | {name: value for name, value in trained.items() if value}
+    return (
+        config
+        | {
+            "architectures": ["DeciLMForCausalLM"],
+            "model_type": "nemotron-nas",
+            "auto_map": {"AutoConfig": "configuration_decilm.DeciLMConfig"},
+            "num_hidden_layers": len(layers_of(model)),
+            "intermediate_size": -1,
+            "attention_bias": _has_bias(model),
+            "mlp_bias": False,
+            "max_position_embeddings": min(given.max_position_embeddings, _window(given) or given.max_position_embeddings),
+            "rope_parameters": rotary,
+            "rope_theta": rotary["rope_theta"],
+            "rope_scaling": scaling if rotary.get("rope_type", "default") != "default" else None,
+            "tie_word_embeddings": True,
+            "use_cache": True,
+            "dtype": dtype,
+            "torch_dtype": dtype,
+            "block_configs": _blocks(model, reader),
+        }
+        | {name: value for name, value in trained.items() if value}
+    )
 
 
 def tensors(model: Any, reader: str) -> dict[str, torch.Tensor]:

@@ -18,7 +18,13 @@ from effir.export import configuration_decilm, decilm, describing, loading, onnx
 from effir.retrieve.encode import Encoder
 
 ALWAYS = ("tokenizer.json", "tokenizer_config.json", "golden.json", "golden.safetensors")
-SENTENCES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json", "2_Normalize/config.json")
+SENTENCES = (
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+    "2_Normalize/config.json",
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,8 @@ def _write_decilm(reader: str) -> Callable[[Path, Path], None]:
     def write(inner: Path, folder: Path) -> None:
         model = loading.load_backbone(inner)
         decilm.check(model, loading.load_settings(inner), reader)
+        if reader == "llama.cpp":
+            decilm.check_tokenizer(inner / "tokenizer.json", model.config.vocab_size)
         _write(folder / "config.json", decilm.describe(model, reader))
         shutil.copyfile(configuration_decilm.__file__, folder / "configuration_decilm.py")
         save_torch_state_dict(decilm.tensors(model, reader), folder, max_shard_size="2GB", metadata={"format": "pt"})
@@ -101,8 +109,10 @@ def _write_decilm(reader: str) -> Callable[[Path, Path], None]:
 
 
 def _decilm_encoder(folder: Path) -> Encoder:
-    model = decilm.reload(folder).to(torch.float32)
-    return Encoder(model, loading.load_tokenizer(folder), loading.load_settings(folder))
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return Encoder(decilm.reload(folder).to(torch.float32), tokenizer, loading.load_settings(folder))
 
 
 def _write_onnx(inner: Path, folder: Path) -> None:
