@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,11 @@ class OnnxEncoder:
         except ImportError:
             raise BadInput("this needs onnxruntime and tokenizers: pip install 'effir[export]'") from None
         self.settings = Settings(**json.loads((folder / "effir.json").read_text())["settings"])
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         special = json.loads((folder / "tokenizer_config.json").read_text())
-        self.pad = self.tokenizer.token_to_id(special["pad_token"])
-        self.empty = self.tokenizer.token_to_id(special.get("eos_token") or special["pad_token"])
+        self.pad: int = self.tokenizer.token_to_id(special["pad_token"])
+        self.empty: int = self.tokenizer.token_to_id(special.get("eos_token") or special["pad_token"])
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
 
     def encode(self, texts: Sequence[str], kind: str = "document", batch: int = 32) -> np.ndarray:

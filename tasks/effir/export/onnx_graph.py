@@ -55,7 +55,7 @@ def write(source: Path, folder: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 retriever, example, dynamo=True, verbose=False, input_names=INPUTS, output_names=[OUTPUT],
                 dynamic_shapes={name: {0: batch, 1: length} for name in INPUTS},
             )  # fmt: skip
