@@ -24,8 +24,8 @@ class OnnxEncoder:
         self.tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         special = json.loads((folder / "tokenizer_config.json").read_text())
-        self.pad: int = self.tokenizer.token_to_id(special["pad_token"])
-        self.empty: int = self.tokenizer.token_to_id(special.get("eos_token") or special["pad_token"])
+        self.pad = self._id(special["pad_token"])
+        self.empty = self._id(special.get("eos_token") or special["pad_token"])
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
 
     def encode(self, texts: Sequence[str], kind: str = "document", batch: int = 32) -> np.ndarray:
@@ -41,6 +41,9 @@ class OnnxEncoder:
         self.tokenizer.enable_truncation(self.settings.max_query_tokens if query else self.settings.max_document_tokens)
         cut = self.tokenizer.encode_batch([template.replace("{text}", text) for text in texts])
         return [one.ids or [self.empty] for one in cut]
+
+    def _id(self, token: str) -> int:
+        return self.tokenizer.token_to_id(token)
 
     def _embed(self, tokens: list[list[int]]) -> np.ndarray:
         ids = np.full((len(tokens), max(map(len, tokens))), self.pad, np.int64)

@@ -6,7 +6,7 @@ from typing import Any
 from effir.errors import EffirError
 from effir.judge.verdict import Rule, Verdict
 from effir.manifest import MANIFEST, code_version, content_of, digest_of
-from effir.phases import gate
+from effir.phases import carding, gate
 from effir.phases.job import Job
 from effir.services import promotions, registry
 
@@ -111,6 +111,7 @@ def _tell(
     promotion = {"verdict": verdict.verdict, "model": model, "before": before, "record": record}
     (job.out / "promotion.json").write_text(json.dumps(promotion, indent=1))
     gate.write(job, verdict, told)
+    (job.out / "README.md").write_text(carding.whole(job, verdict))
     job.output.update(model=model, verdict=verdict.verdict, reasons=verdict.reasons)
     return {"version": int(version), "champion": int("champion" in aliases)}
 
@@ -122,6 +123,7 @@ def _tags(job: Job, verdict: Verdict, parts: dict[str, str]) -> dict[str, Any]:
     metrics = json.loads(job.file("evaluate", "metrics.json").read_text()).get("candidate", {})
     tags = {
         "effir.verdict": verdict.verdict,
+        "effir.card": f"{job.store.artifact('promote', job.digest)}/README.md",
         "effir.files": content_of(manifest.files),
         "effir.spec_digest": digest_of(job.spec.model_dump()),
         "effir.dag_run_id": job.run.get("id"),
