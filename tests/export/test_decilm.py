@@ -98,7 +98,7 @@ def test_its_configuration_has_attributes_and_stock_classes_refuse_it(export: Ca
     config = transformers.AutoConfig.from_pretrained(tmp_path / "made", trust_remote_code=True)
     assert [block.ffn.no_op for block in config.block_configs] == [False, True, False, True]
     assert [hasattr(block.ffn, "ffn_mult") for block in config.block_configs] == [True, False, True, False]
-    assert config.rope_parameters["rope_theta"] == 700.0
+    assert config.rope_parameters["rope_theta"] == config.rope_theta == 700.0
     config.save_pretrained(tmp_path / "again")
     assert json.loads((tmp_path / "again" / "config.json").read_text())["block_configs"] == config.block_configs
     with pytest.raises(ValueError, match="trust_remote_code"):

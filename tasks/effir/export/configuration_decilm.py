@@ -23,4 +23,6 @@ class DeciLMConfig(LlamaConfig):
 
     def __init__(self, block_configs=(), **others):
         super().__init__(**others)
+        if "rope_theta" in others:
+            self.rope_theta = others["rope_theta"]  # transformers 5 moves it away from where some engines look for it
         self.block_configs = [Part({name: Part(part) for name, part in layer.items()}) for layer in block_configs]
