@@ -35,8 +35,8 @@ def test_the_format_of_a_folder(export: Callable[..., Any], tmp_path: Path) -> N
     assert formats.format_of(tmp_path / "made") == "decilm"
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
         "1_Pooling", "2_Normalize", "README.md", "config.json", "config_sentence_transformers.json", "configuration_decilm.py",
-        "effir.json", "golden.json", "golden.safetensors", "model.safetensors", "modules.json", "sentence_bert_config.json", "tokenizer.json",
-        "tokenizer_config.json",
+        "effir.json", "golden.json", "golden.safetensors", "model.safetensors", "modules.json", "sentence_bert_config.json",
+        "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert "put 'find:\\n' before a query (at most 64 tokens)" in (tmp_path / "made" / "README.md").read_text()
 
