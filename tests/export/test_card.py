@@ -36,7 +36,7 @@ def test_a_model_that_nothing_was_cut_from(backbone: Callable[..., Any]) -> None
 
 def test_the_judged_card_keeps_the_first_and_adds_figures() -> None:
     qualities = [Quality("a|b", "", 0.5, 0.45, -0.05, (-0.07, -0.03))]
-    told = judged("# Card\n", qualities, SPEED | {"machine": {"processor": "X <b>", "dtype": "float32"}}, "rejected", "effir run", None)
+    told = judged("# Card\n", qualities, SPEED | {"machine": {"processor": "X <b>", "dtype": "float32"}}, "effir run", None, "rejected")
     assert told.startswith("# Card\n\n## Quality\n")
     assert "| a b | not stated | 50.0 | 45.0 | -5.0 (-7.0 to -3.0) |" in told
     assert "- documents: 1.50 (1.40 to 1.60)" in told

@@ -77,10 +77,10 @@ def what_was_cut(model: Any, cut: Cut | None) -> str:
     return " ".join(sentences)
 
 
-def judged(readme: str, qualities: Sequence[Quality], speed: dict[str, Any], verdict: str, command: str, run: str | None) -> str:
+def judged(readme: str, qualities: Sequence[Quality], speed: dict[str, Any], command: str, run: str | None, verdict: str) -> str:
     """The card with what was measured: quality with intervals, speed and where, and how to reproduce it.
 
-    readme: README.md of the exported folder; speed: speed.json; verdict: a word; command: what makes the same again.
+    readme: README.md of the exported folder; speed: speed.json; command: what makes the same again; verdict: a word.
     """
     lines = ["## Quality", f"Judged against its own full-size reference, trained the same way: {verdict}. nDCG@10 × 100.", ""]
     lines += ["| collection | licence | reference | this model | difference (95% interval) |", "|---|---|---:|---:|---|"]

@@ -2,10 +2,11 @@
 
 import json
 import shlex
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from effir.judge.quality import compare
-from effir.judge.verdict import Verdict
 from effir.phases.gate import limits_of, read_scores
 from effir.phases.job import Job
 from effir.reading import read_json
@@ -29,8 +30,11 @@ def origin(job: Job, steps: int) -> "Origin":
     )  # fmt: skip
 
 
-def whole(job: Job, verdict: Verdict) -> str:
-    """The candidate's card with what was measured; of a candidate without a card, that alone."""
+def whole(job: Job) -> Callable[[str], str]:
+    """A verdict's word → the candidate's card with what was measured; of a candidate without a card, that alone.
+
+    All is read here, so that what cannot be read is noticed before anybody is crowned.
+    """
     from effir.export.card import Quality, judged
 
     before = job.file("candidate", README).read_text() if README in job.manifest("candidate").files else ""
@@ -43,7 +47,7 @@ def whole(job: Job, verdict: Verdict) -> str:
             low, high = sample.interval()
             qualities.append(Quality(name, _licence(job, name), reference, candidate, sample.estimate, (low, high)))
     speed = json.loads(job.file("speed", "speed.json").read_text())
-    return judged(before, qualities, speed, verdict.verdict, command(job.spec), job.run.get("id"))
+    return partial(judged, before, qualities, speed, command(job.spec), job.run.get("id"))
 
 
 def command(spec: RunSpec) -> str:

@@ -22,6 +22,7 @@ def run(job: Job) -> dict[str, Any]:
     name, store = job.spec.name, job.store
     promotions.settle(store, name)
     (verdict, told), again, record = _given(job), False, None
+    card = carding.whole(job)
     while True:
         before = promotions.champion(store, name)
         if before and before["digest"] == verdict.candidate["digest"]:
@@ -43,6 +44,7 @@ def run(job: Job) -> dict[str, Any]:
             break
         except promotions.Overtaken:
             registry.tag(name, version, "effir.verdict", "overtaken")
+    (job.out / "README.md").write_text(card(verdict.verdict))
     promotions.settle(store, name)
     return _tell(job, verdict, told, version, before, record)
 
@@ -111,7 +113,6 @@ def _tell(
     promotion = {"verdict": verdict.verdict, "model": model, "before": before, "record": record}
     (job.out / "promotion.json").write_text(json.dumps(promotion, indent=1))
     gate.write(job, verdict, told)
-    (job.out / "README.md").write_text(carding.whole(job, verdict))
     job.output.update(model=model, verdict=verdict.verdict, reasons=verdict.reasons)
     return {"version": int(version), "champion": int("champion" in aliases)}
 
