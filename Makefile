@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-stack test-rest lint format audit licences sbom test-gpu test-containers faults soak images chart stack stack-down schema lock clean
+.PHONY: help setup demo test test-stack test-rest lint format audit licences sbom test-gpu test-export test-containers faults soak images chart stack stack-down schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -63,6 +63,9 @@ stack-down:  ## remove that stack with all its data
 
 test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without one)
 	@$(BIN)/pytest -m gpu -rs tests
+
+test-export: $(READY)  ## exported models in every engine that runs without a GPU; writes the table of docs/engines.md (ONLY=part,of,names: prints)
+	@$(BIN)/python -m tests.export.matrix $(if $(ONLY),--only $(ONLY),--write)
 
 test-containers: $(READY)  ## the tests on a real Docker engine, started where none runs (skipped loudly where none can be)
 	@$(BIN)/pytest -m containers -rs --durations=12 -n 2 --dist loadfile --no-loadscope-reorder tests/containers

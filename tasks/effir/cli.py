@@ -348,12 +348,32 @@ def encode(
 
 
 @app.command()
-def verify(model: Annotated[str, typer.Argument(help="A folder, or models:/NAME@ALIAS.")]) -> None:
-    """Recompute a model's golden embeddings with every loader there is."""
+def verify(
+    model: Annotated[str, typer.Argument(help="A folder (of `effir export`, too), or models:/NAME@ALIAS.")],
+    server: Annotated[str, typer.Option(help="Ask a running server instead, such as http://127.0.0.1:8000/v1 (OpenAI's embeddings).")] = "",
+    served: Annotated[str, typer.Option(help="What the server calls the model, if it serves several.")] = "",
+) -> None:
+    """Recompute a model's golden embeddings with every loader there is, or have a server of another engine recompute them."""
     with _model_folder(model) as folder:
-        from effir.export.verify import verify as recompute
+        from effir.export import verify as verifying
+        from effir.services.embeddings import Server
 
-        print(json.dumps(recompute(folder), indent=1))
+        found = verifying.served(folder, Server(server, served).embed, server) if server else verifying.verify(folder)
+        print(json.dumps(found, indent=1))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A folder, or models:/NAME@ALIAS.")],
+    to: Annotated[str, typer.Option(help="onnx; decilm: vLLM, SGLang, TensorRT-LLM and mlx-lm; llama.cpp.")],
+    out: Annotated[Path | None, typer.Option(help="The new folder; without it one named after the format.")] = None,
+) -> None:
+    """Write an exported model in another format, and check it against the golden embeddings (docs/engines.md)."""
+    with _model_folder(model) as folder:
+        from effir.export import formats
+
+        print(json.dumps(formats.export(folder, to, out or Path(to)), indent=1))
+        _say(f"{out or to} holds the model for {to}; its README.md says how to use it")
 
 
 @app.command()

@@ -156,3 +156,8 @@ def test_adapters_can_be_put_on_top(export: Callable[..., Any]) -> None:
         merged = adapted.merge_and_unload()(IDS).last_hidden_state
     assert (during - before).abs().max() > 1e-3
     assert (merged - during).abs().max() < 1e-4
+
+
+def test_vllms_transformers_backend_would_take_every_family() -> None:
+    """What vLLM asks a class before it takes it; vLLM itself needs a GPU."""
+    assert all(model.is_backend_compatible() for _, model in modeling_effir.FAMILIES.values())

@@ -28,6 +28,13 @@ def check(folder: Path) -> None:
     check_code(inner)
     if described := mlmodel_of(inner):
         _check_mlmodel(described)
+    check_digests(inner)
+    if (beside := inner.resolve().parent / MANIFEST).is_file() and inner.resolve().name == "model":
+        _check_manifest(beside, inner)
+
+
+def check_digests(inner: Path) -> None:
+    """Every file that effir.json names is there and has the sha256 that it gives. Raises BadInput naming the file otherwise."""
     named = _json(inner / SETTINGS).get("files", {})
     if not isinstance(named, dict):
         raise BadInput(f"{inner / SETTINGS} does not name the exported files with their sha256: export the model again")
@@ -37,8 +44,24 @@ def check(folder: Path) -> None:
             raise BadInput(f"{path} is missing: copy the exported folder again, with everything in it")
         if sha256_of(path) != digest:
             raise BadInput(f"{path} is not what effir wrote (its sha256 differs): copy or export the folder again")
-    if (beside := inner.resolve().parent / MANIFEST).is_file() and inner.resolve().name == "model":
-        _check_manifest(beside, inner)
+
+
+def check_converted(folder: Path, code: Path | None) -> None:
+    """The same of a folder that `effir export` wrote; `code`: the one module that its configuration may name and it may carry."""
+    check_links(folder)
+    for path in sorted(folder.rglob("*.py")):
+        if code is None or path != folder / code.name or path.read_bytes() != code.read_bytes():
+            raise _foreign(path)
+    for name in ("config.json", "tokenizer_config.json"):
+        places = _json(folder / name).get("auto_map") or {}
+        own = code is not None and isinstance(places, dict) and all(str(place).startswith(f"{code.stem}.Deci") for place in places.values())
+        if places and not own:
+            raise _foreign(folder / name)
+    check_digests(folder)
+    named = _json(folder / SETTINGS).get("files", {})
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / SETTINGS and path.relative_to(folder).as_posix() not in named:
+            raise BadInput(f"{path} is not among the files that effir wrote: remove it, or export the model again")
 
 
 def mlmodel_of(inner: Path) -> Path | None:

@@ -19,6 +19,8 @@ from effir.reading import read_arrays
 
 TOLERANCE = 1e-4
 """Largest accepted difference of one component: room for another machine's order of summation, in float32."""
+SERVED = 0.1
+"""Largest accepted distance of a unit vector that a server gives: servers compute in 16 bits; a wrong pooling or template is far beyond."""
 Vectors = dict[str, NDArray[np.floating[Any]]]
 
 
@@ -44,7 +46,11 @@ def differences(folder: Path, device: str = "cpu") -> dict[str, float]:
     weights are of a shorter type, it is compared with Sentence-Transformers in that type.
     Raises BadInput for a damaged or foreign folder, before any of it is loaded; EffirError naming the loader that failed.
     """
+    from effir.export import formats
+
     folder = Path(folder)
+    if formats.format_of(folder):
+        return formats.differences(folder)
     trust.check(folder)
     inner = model_folder(folder)
     golden = read_arrays(inner / "golden.safetensors")
@@ -68,6 +74,35 @@ def _difference(name: str, load: Callable[..., Vectors], inner: Path, about: dic
         raise EffirError(f"{inner} cannot be loaded by {name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}") from error
     gaps = [largest_gap(found[kind], golden[kind]) for kind in golden]
     return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
+
+
+def against_golden(inner: Path, encode: Callable[[list[str], str], NDArray[Any]]) -> float:
+    """Largest absolute difference of what `encode` (texts, kind) gives from a folder's golden embeddings; NaN if there is one."""
+    golden, texts = read_arrays(inner / "golden.safetensors"), json.loads((inner / "golden.json").read_text())["texts"]
+    gaps = [largest_gap(encode(texts, kind), expected) for kind, expected in golden.items()]
+    return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
+
+
+def served(folder: Path, embed: Callable[[list[str]], NDArray[Any]], name: str) -> dict[str, float]:
+    """The server's name → largest distance of its unit vectors from the golden ones; the golden texts are sent with their templates.
+
+    embed: texts → vectors (n, d) of any length. Raises EffirError where one is farther than SERVED, BadInput for a damaged folder.
+    """
+    folder = Path(folder)
+    inner = model_folder(folder)
+    trust.check_digests(inner)
+    settings, texts = load_settings(inner), json.loads((inner / "golden.json").read_text())["texts"]
+    templates = {"query": settings.query_template, "document": settings.document_template}
+    found = 0.0
+    for kind, expected in read_arrays(inner / "golden.safetensors").items():
+        vectors = embed([templates[kind].replace("{text}", text) for text in texts]).astype(np.float64)
+        found = max(found, largest_distance(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), expected))
+    if not found <= SERVED:
+        raise EffirError(
+            f"{name} does not give the golden embeddings of {folder}: the largest distance of two unit vectors is {found:.3g}, "
+            f"allowed are {SERVED}; look at its pooling (here: {settings.pooling}) and whether it ends texts as the tokenizer here does"
+        )
+    return {name: found}
 
 
 def largest_distance(one: NDArray[Any], other: NDArray[Any]) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import torch
@@ -15,9 +14,9 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.numpy import save_file
 
 from effir.compress.cut import Cut
-from effir.compress.surgery import parameters
 from effir.errors import BadInput
 from effir.export import loading, modeling_effir, tokenizer
+from effir.export.card import Origin, card
 from effir.export.describing import model_config, sentence_files
 from effir.export.mlmodel import installed, write_mlmodel
 from effir.manifest import sha256_of
@@ -37,13 +36,20 @@ GOLDEN_TEXTS = (
 
 
 def write(
-    model: Any, source_tokenizer: Any, cut: Cut | None, settings: Settings, folder: Path, golden_texts: Sequence[str] = GOLDEN_TEXTS
+    model: Any,
+    source_tokenizer: Any,
+    cut: Cut | None,
+    settings: Settings,
+    folder: Path,
+    golden_texts: Sequence[str] = GOLDEN_TEXTS,
+    origin: Origin | None = None,
 ) -> None:
     """Write `model` to `folder`: MLmodel and its requirement files, and model/ with weights, code, tokenizer, golden embeddings.
 
     model:  backbone without LM head, `cut` applied by surgery (None: nothing was cut), adapters merged
     folder: may exist and hold other files, but no model; all of it appears at once, or nothing does
     golden_texts: non-empty texts whose embeddings, computed in float32 by the saved and reloaded model, travel along
+    origin: what the model card says of base model and training
     Raises BadInput for a template with a suffix, an unfit tokenizer, a cut that does not fit, or a folder that has a model.
     """
     folder = Path(folder)
@@ -61,7 +67,7 @@ def write(
         _write_json(
             inner, sentence_files(settings, model.config.hidden_size, installed(("sentence-transformers", "transformers", "torch")))
         )
-        (inner / "README.md").write_text(_card(model, settings))
+        (inner / "README.md").write_text(card(model, settings, cut, origin))
         _write_json(inner, {loading.SETTINGS: {"settings": asdict(settings)}})
         _write_golden(inner, golden_texts)
         _write_json(inner, {loading.SETTINGS: {"settings": asdict(settings), "files": digests(inner)}})
@@ -97,18 +103,3 @@ def _write_json(folder: Path, files: dict[str, Any]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def _card(model: Any, settings: Settings) -> str:
-    total, without_embeddings = parameters(model)
-    return Template((Path(__file__).parent / "card.md").read_text()).substitute(
-        family=str(model.config.model_type).removeprefix("effir_"),
-        width=model.config.hidden_size,
-        total=f"{total:,}",
-        without_embeddings=f"{without_embeddings:,}",
-        pooling={"last": "the end-of-sequence token's state", "mean": "the mean of the token states"}[settings.pooling],
-        query=json.dumps(settings.query_template, ensure_ascii=False),
-        document=json.dumps(settings.document_template, ensure_ascii=False),
-        query_tokens=settings.max_query_tokens,
-        document_tokens=settings.max_document_tokens,
-    )

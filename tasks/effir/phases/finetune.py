@@ -33,6 +33,7 @@ def run(job: Job) -> dict[str, Any]:
     from effir.compress.cut import Cut
     from effir.export import writer
     from effir.export.loading import load_tokenizer
+    from effir.phases import carding
     from effir.phases.compute import backbone, ready
     from effir.retrieve.encode import Encoder
     from effir.retrieve.settings import Settings
@@ -65,7 +66,7 @@ def run(job: Job) -> dict[str, Any]:
         fading.finish()
         surgery.remove_empty(model)
     model.eval()
-    writer.write(model, tokenizer, cut, Settings.from_spec(spec), job.out)
+    writer.write(model, tokenizer, cut, Settings.from_spec(spec), job.out, origin=carding.origin(job, steps))
     total, rest = surgery.parameters(model)
     return {"parameters": total, "parameters_non_embedding": rest, **figures}
 

@@ -6,7 +6,7 @@ from typing import Any
 from effir.errors import EffirError
 from effir.judge.verdict import Rule, Verdict
 from effir.manifest import MANIFEST, code_version, content_of, digest_of
-from effir.phases import gate
+from effir.phases import carding, gate
 from effir.phases.job import Job
 from effir.services import promotions, registry
 
@@ -22,6 +22,7 @@ def run(job: Job) -> dict[str, Any]:
     name, store = job.spec.name, job.store
     promotions.settle(store, name)
     (verdict, told), again, record = _given(job), False, None
+    card = carding.whole(job)
     while True:
         before = promotions.champion(store, name)
         if before and before["digest"] == verdict.candidate["digest"]:
@@ -43,6 +44,7 @@ def run(job: Job) -> dict[str, Any]:
             break
         except promotions.Overtaken:
             registry.tag(name, version, "effir.verdict", "overtaken")
+    (job.out / "README.md").write_text(card(verdict.verdict))
     promotions.settle(store, name)
     return _tell(job, verdict, told, version, before, record)
 
@@ -122,6 +124,7 @@ def _tags(job: Job, verdict: Verdict, parts: dict[str, str]) -> dict[str, Any]:
     metrics = json.loads(job.file("evaluate", "metrics.json").read_text()).get("candidate", {})
     tags = {
         "effir.verdict": verdict.verdict,
+        "effir.card": f"{job.store.artifact('promote', job.digest)}/README.md",
         "effir.files": content_of(manifest.files),
         "effir.spec_digest": digest_of(job.spec.model_dump()),
         "effir.dag_run_id": job.run.get("id"),
