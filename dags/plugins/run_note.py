@@ -1,7 +1,7 @@
 """Writes how a run ended into its note, which Airflow shows beside it: the verdict, or the sentence of the phase that failed.
 
-A task says it by an XCom called `note` (or `error`); no task may write notes itself in Airflow 3.3, so this listener does, in the scheduler.
-Airflow finds it in its plugins folder: [core] plugins_folder, or AIRFLOW__CORE__PLUGINS_FOLDER.
+A task says it by an XCom called `note` (or `error`). In Airflow 3.3 no task may write notes itself, so this listener does, in the
+scheduler. Airflow finds it in its plugins folder: [core] plugins_folder, or AIRFLOW__CORE__PLUGINS_FOLDER.
 """
 
 from typing import Any

@@ -38,10 +38,10 @@ def widths(found: Layers) -> str:
     parts += [svg_text(LEFT - 8, BOTTOM + 4, "0", "label"), svg_text(LEFT - 8, (TOP + BOTTOM) / 2, "MLP", "label")]
     for layer, (full, left) in enumerate(zip(found.full, found.left, strict=True)):
         x, width = LEFT + layer * step, max(step - 3, 1)
-        gone = found.gone("attention", layer)
+        hollow = found.gone("attention", layer)
         side = min(width, 10)
-        told = f"layer {layer}: attention {'dropped' if gone else 'kept'}"
-        parts.append(svg_box(x + (width - side) / 2, 14 - side / 2, side, side, "gone" if gone else "first", told))
+        told = f"layer {layer}: attention {'dropped' if hollow else 'kept'}"
+        parts.append(svg_box(x + (width - side) / 2, 14 - side / 2, side, side, "gone" if hollow else "first", told))
         for neurons, kind in ((full, "before"), (left, "after")):
             height = neurons / most * (BOTTOM - TOP)
             parts.append(svg_box(x, BOTTOM - height, width, height, kind, f"layer {layer}: {left:,} of {full:,} MLP neurons"))

@@ -7,17 +7,17 @@ from html import escape
 WIDTH = 720
 LABEL = 170
 ROW = 34
-Interval = tuple[str, float, float, float, float]
+Interval = tuple[str, float, float, float, float | None]
 
 
 def intervals(rows: Sequence[Interval]) -> str:
     """Differences with their intervals beside the tolerated loss.
 
-    rows: (label, difference, low, high, margin), all in points; a row's tick below zero marks minus its margin.
+    rows: (label, difference, low, high, margin), all in points; a row's tick below zero marks minus its margin, where it has one.
     """
     if not rows:
         return ""
-    ends = [value for _, difference, low, high, margin in rows for value in (difference, low, high, -margin, 0.0)]
+    ends = [value for _, difference, low, high, margin in rows for value in (difference, low, high, -(margin or 0.0), 0.0)]
     left, right = widened(min(ends), max(ends))
     height = ROW * len(rows) + 40
 
@@ -29,12 +29,13 @@ def intervals(rows: Sequence[Interval]) -> str:
         y = 24 + ROW * place
         parts += [
             svg_text(LABEL - 12, y + 4, label, "label"),
-            svg_line(x(-margin), y - 11, x(-margin), y + 11, "margin"),
+            *([svg_line(x(-margin), y - 11, x(-margin), y + 11, "margin")] if margin is not None else []),
             svg_line(x(low), y, x(high), y, "interval"),
             svg_dot(x(difference), y, "dot", f"{label}: {difference:+.2f} ({low:+.2f} to {high:+.2f})"),
         ]
     parts += [svg_text(x(tick), height - 12, f"{tick:+g}" if tick else "0", "tick") for tick in ticks(left, right)]
-    return svg(height, parts, "Difference in nDCG@10 (points) with 95% intervals; the dashed ticks mark the tolerated loss")
+    ticked = "; the dashed ticks mark the tolerated loss" if any(row[4] is not None for row in rows) else ""
+    return svg(height, parts, f"Difference in nDCG@10 (points) with 95% intervals{ticked}")
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:

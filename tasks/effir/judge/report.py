@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from effir.judge.headline import gains
 from effir.judge.layers import Layers, importance, widths
-from effir.judge.pictures import curves, intervals
+from effir.judge.pictures import Interval, curves, intervals
 from effir.judge.tradeoff import Point, tradeoff
 
 MODELS = ("base", "bm25", "minilm", "reference", "candidate", "champion")
@@ -171,13 +171,13 @@ def figure(value: float | None, rule: str) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _rows(report: Report) -> list[tuple[str, float, float, float, float]]:
+def _rows(report: Report) -> list[Interval]:
     margins = {rule.get("collection"): -rule["bound"] for rule in report.verdict["rules"] if rule["rule"] == "not_inferior_to_reference"}
     found = report.summary["quality"]
     rows = [(name, one, margins.get(name, report.spec["margin"])) for name, one in found.items()]
     if len(found) > 1 and report.summary.get("mean"):
         rows.append(("mean", report.summary["mean"], report.spec["margin_mean"]))
-    return [(name, 100 * one["difference"], *(100 * end for end in one["interval"]), 100 * margin) for name, one, margin in rows]
+    return [(name, 100 * one["difference"], 100 * one["interval"][0], 100 * one["interval"][1], 100 * margin) for name, one, margin in rows]
 
 
 def _points(report: Report) -> list[Point]:

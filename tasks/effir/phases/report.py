@@ -91,7 +91,8 @@ def _summary(
 
 def _quality(job: Job, scores: Mapping[str, Mapping[str, Scores]]) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Means of reference and candidate, their difference and its 95% interval: by collection, and over all that are comparable."""
-    limits, quality, samples = limits_of(job.spec), {}, []
+    limits, samples = limits_of(job.spec), []
+    quality: dict[str, dict[str, Any]] = {}
     for name in limits.collections:
         sample = compare(scores, *TRAINED, name, limits)
         if isinstance(sample, str):
