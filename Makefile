@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format audit licences sbom test-gpu test-containers faults soak images chart stack stack-down schema lock clean
+.PHONY: help setup demo test lint format audit licences sbom test-gpu test-browser test-containers faults soak images chart stack stack-down schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -53,6 +53,9 @@ stack-down:  ## remove that stack with all its data
 
 test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without one)
 	@$(BIN)/pytest -m gpu -rs tests
+
+test-browser: $(READY)  ## the report, Airflow's form and MLflow in Debian's Chromium (skipped loudly without it)
+	@$(BIN)/pytest -m browser -rs --durations=12 tests/browser
 
 test-containers: $(READY)  ## the tests on a real Docker engine, started where none runs (skipped loudly where none can be)
 	@$(BIN)/pytest -m containers -rs --durations=12 -n 2 --dist loadfile --no-loadscope-reorder tests/containers
