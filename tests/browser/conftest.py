@@ -77,8 +77,8 @@ def window(chromium: Any) -> Iterator[Callable[..., Window]]:
     """Opens windows, and closes them."""
     opened: list[Window] = []
 
-    def make(width: int = 1200, scheme: str = "light", height: int = 900) -> Window:
-        opened.append(Window(chromium, viewport={"width": width, "height": height}, color_scheme=scheme))
+    def make(width: int = 1200, scheme: str = "light", height: int = 900, **about: Any) -> Window:
+        opened.append(Window(chromium, viewport={"width": width, "height": height}, color_scheme=scheme, **about))
         return opened[-1]
 
     yield make

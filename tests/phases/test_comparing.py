@@ -24,13 +24,14 @@ def two(judged) -> tuple[dict, dict]:
     return results[0], results[1]
 
 
-def test_a_run_is_found_by_its_id_its_file_or_its_report(judged, two, tmp_path: Path) -> None:
+def test_two_runs_are_found_by_what_a_person_has_at_hand_and_set_side_by_side(judged, two, tmp_path: Path) -> None:
     report = two[0]["output"]["report"]
     (tmp_path / "last-run.json").write_text(json.dumps(two[0]["output"]["summary"]))
     found = [comparing.find(name, judged.store) for name in ("run0", str(tmp_path / "last-run.json"), report, report.rpartition("/")[0])]
     assert {one.summary["dag_run_id"] for one in found} == {"run0"}
     assert {one.spec["name"] for one in found} == {two[0]["output"]["summary"]["model"]["name"]}
     assert all(set(one.scores) == set(judged.queries) == set(one.data) for one in found)
+    commanded(two, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["absent", "s3://effir/artifacts/evaluate/x", "s3://effir/artifacts/report/" + "0" * 64])
@@ -45,7 +46,8 @@ def test_a_file_that_is_no_summary_is_refused(judged, tmp_path: Path) -> None:
         comparing.find(str(tmp_path / "x.json"), judged.store)
 
 
-def test_the_command_sets_them_side_by_side(two, tmp_path: Path) -> None:
+def commanded(two: tuple[dict, dict], tmp_path: Path) -> None:
+    """What `effir compare` prints and writes of both."""
     told = CliRunner().invoke(app, ["compare", "run0", "run1", "--json", "--html", str(tmp_path / "both.html")])
     assert told.exit_code == 0, told.output
     found = json.loads(told.stdout)
