@@ -93,4 +93,3 @@ def test_the_report_of_the_run_is_accessible(window: Any, stack: Any, tmp_path: 
         shown.page.goto((tmp_path / "report.html").as_uri())
         assert shown.findings() == [] and shown.errors == []
         assert shown.page.evaluate("document.documentElement.scrollWidth") == width
-        shown.picture({(1200, "light"): "report.png", (1200, "dark"): "report-dark.png"}.get((width, scheme), "report-phone.png"), 1100)

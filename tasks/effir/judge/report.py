@@ -144,9 +144,9 @@ def millions(number: float) -> str:
     """A number of parameters.
 
     >>> millions(116926272), millions(7_241_732_096), millions(700)
-    ('116.9 M', '7,241.7 M', '700')
+    ('116.9\\xa0M', '7,241.7\\xa0M', '700')
     """
-    return f"{number / 1e6:,.1f} M" if number >= 1e5 else f"{number:,.0f}"
+    return f"{number / 1e6:,.1f}\N{NO-BREAK SPACE}M" if number >= 1e5 else f"{number:,.0f}"
 
 
 def words(name: str) -> str:
