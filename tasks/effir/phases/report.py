@@ -60,7 +60,8 @@ def run(job: Job) -> dict[str, Any]:
     job.output.update(report=uri, headline=told, summary=summary, overview=table, note=_note(told, summary, job.run))
     job.say(told)
     if run_id := job.run.get("mlflow_run_id"):
-        for one in (path, *(job.file(name, picture) for picture, name in PICTURES.items() if picture in manifests[name].files)):
+        pictures = [job.file(name, one) for one, name in PICTURES.items() if name in manifests and one in manifests[name].files]
+        for one in (path, *pictures):
             registry.log_artifact(run_id, one, job.store)
         registry.finish_run(run_id, _tags(job.output["note"], summary), _metrics(summary, table), by=job.tracker.run_id)
     return {"query_speedup": summary["speedup"]["query"], "document_speedup": summary["speedup"]["document"]}
