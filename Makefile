@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-stack test-rest lint format audit licences sbom test-gpu test-export test-containers faults soak images chart stack stack-down schema lock clean
+.PHONY: help setup demo test test-stack test-rest lint format audit licences sbom test-gpu test-export test-browser test-containers faults soak images chart stack stack-down schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -28,12 +28,12 @@ test: $(READY) lint  ## format, lint, types, the import border, and every test
 # Two halves side by side: what needs the embedded stack mostly waits for it. The first one's output comes when it is through.
 test-stack:
 	@mkdir -p .effir
-	$(BIN)/pytest -m "stack and not containers" --durations=10 >.effir/test-stack.log 2>&1 && ended=0 || ended=$$?
+	$(BIN)/pytest -m "stack and not containers and not browser" --durations=10 >.effir/test-stack.log 2>&1 && ended=0 || ended=$$?
 	cat .effir/test-stack.log
 	exit $$ended
 
 test-rest:
-	@$(BIN)/pytest -m "not stack and not containers" --durations=10
+	@$(BIN)/pytest -m "not stack and not containers and not browser" --durations=10
 
 lint: $(READY)  ## format, lint, types, the import border and Dockerfiles alone
 	@$(BIN)/ruff format --check
@@ -66,6 +66,9 @@ test-gpu: $(READY)  ## the tests that need a CUDA device (skipped loudly without
 
 test-export: $(READY)  ## exported models in every engine that runs without a GPU; writes the table of docs/engines.md (ONLY=part,of,names: prints)
 	@$(BIN)/python -m tests.export.matrix $(if $(ONLY),--only $(ONLY),--write)
+
+test-browser: $(READY)  ## the report, Airflow's form and MLflow in Debian's Chromium (skipped loudly without it)
+	@$(BIN)/pytest -m browser -rs --durations=12 tests/browser
 
 test-containers: $(READY)  ## the tests on a real Docker engine, started where none runs (skipped loudly where none can be)
 	@$(BIN)/pytest -m containers -rs --durations=12 -n 2 --dist loadfile --no-loadscope-reorder tests/containers

@@ -1,8 +1,19 @@
-"""Compress a retriever, judge it, and crown it only if it earned it.
+"""
+# Compress a retriever, judge it, and crown it only if it earned it
 
-Fill in the form: choose a profile, change what you like. Every phase is content-addressed, so finished work is found and not
-repeated. The run ends green with a verdict, **promoted** or **rejected**, in `gate`; the page that `report` makes holds the
-tables and pictures. A champion that is new emits the asset `effir/champion`.
+**Trigger**: choose a profile, change what you like. A field left empty keeps the profile's value; each field says what it is for.
+
+What then happens, a task each:
+
+1. `begin` checks what was asked and opens a record in MLflow; `prepare` fetches base model, training data and test collections.
+2. `teacher` scores the training pairs. `importance`, `depth`, `slim` and `narrow` decide what is cut out of the model.
+3. `finetune_reference` trains the model as it was, `finetune_candidate` the one that was cut, as long and on the same data.
+4. `encode`, `evaluate` and `speed` measure both beside the untrained base, BM25, MiniLM and the champion; `verify` reloads the candidate.
+5. `gate` gives the verdict, **promoted** or **rejected**, every rule with its bound. `approval` asks a person, where the spec wants that.
+6. `promote` registers the candidate and crowns it if it passed; `announce` emits the asset `effir/champion`; `report` makes the page.
+
+A run ends green with either verdict, which is its **note**. Finished work is found by its digest and not repeated: a run that is killed or
+triggered again redoes only what is missing. Each task's *extra links* lead to its MLflow run, its artifact and the report.
 
 `deployments.json` gives more DAGs like this one, on a schedule or on assets: `{name, profile, cron | assets, overrides?,
 deadline_hours?}`. A wrong entry is left out, and shows as an import error of `deployments_check.py`.

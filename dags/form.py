@@ -11,6 +11,11 @@ from airflow.sdk import Param
 
 SCHEMA = Path(__file__).parent / "spec.schema.json"
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "pattern", "minLength")
+EMPTY = "as the profile says"
+OPENING = (
+    "The recipe that all other fields start from: a field left empty keeps the recipe's value. `demo` takes minutes on two cores; "
+    "`effir plan --profile NAME --hardware …` says beforehand what another one takes."
+)
 
 
 def params(profile: str = "demo", overrides: dict[str, Any] | None = None) -> dict[str, Param]:
@@ -19,7 +24,7 @@ def params(profile: str = "demo", overrides: dict[str, Any] | None = None) -> di
     filled = overrides or {}
     if unknown := sorted(set(filled) - set(schema["properties"])):
         raise ValueError(f"overrides name {', '.join(unknown)}, which the spec does not have")
-    choice = Param(profile, type="string", enum=schema["profiles"], title="Profile", description_md="The recipe.", section="Profile")
+    choice = Param(profile, type="string", enum=schema["profiles"], title="Profile", description_md=OPENING, section="Profile")
     return {"profile": choice} | {name: field(one, filled.get(name)) for name, one in schema["properties"].items()}
 
 
@@ -28,8 +33,10 @@ def field(schema: dict[str, Any], value: Any = None) -> Param:
     typed = next((one for one in schema.get("anyOf", []) if one.get("type") != "null"), schema)
     bounds = {name: typed[name] for name in BOUNDS if name in typed}
     if "enum" in typed:
-        bounds["enum"] = [*typed["enum"], None]
-    usual = "" if schema.get("default") in (None, "") else f" Where no profile sets it: `{schema['default']}`."
+        bounds |= {"enum": [*typed["enum"], None], "values_display": {"null": EMPTY}}
+    if "examples" in schema:
+        bounds["examples"] = schema["examples"]
+    usual = "" if schema.get("default") in (None, "") else f" Where neither you nor the profile set it: `{schema['default']}`."
     return Param(
         value,
         type=[typed["type"], "null"],

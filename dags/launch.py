@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException
 
 import settings
+import telling
+from links import BEGIN, links_of
 
 CONNECTION = "effir_s3"
 RUNNERS = {"process": ("process", "ProcessPhase"), "docker": ("container", "DockerPhase"), "kubernetes": ("pod", "PodPhase")}
@@ -27,7 +30,6 @@ DONE, FAILED, BAD_INPUT, STOPPED, OUT_OF_MEMORY = 0, 1, 2, 75, 76
 SHRINKING = ("finetune", "slim")
 PATIENCE = 10
 HALVINGS = 8
-BEGIN = "begin"
 FORM = ("begin", "arms")
 RUN_ID = re.compile(r"[A-Za-z0-9_.~:+-]{1,250}")
 PREFIX = "effir: "
@@ -60,6 +62,7 @@ class Phase(BaseOperator):
     """
 
     template_fields = ("inputs", "arguments", "spec", "caption")
+    operator_extra_links = links_of("")
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -84,6 +87,8 @@ class Phase(BaseOperator):
         self.form = form
         self.only = only
         self.summarise = summarise
+        self.result: dict[str, Any] | None = None
+        self.operator_extra_links = links_of(phase)
 
     def render_template(self, content: Any, context: Any, jinja_env: Any = None, seen_oids: set[int] | None = None) -> Any:
         """References to other tasks become what those handed back, Asked what the form says; text stays text, for people typed it.
@@ -98,7 +103,14 @@ class Phase(BaseOperator):
         if halvings := pressure(context):
             call["halvings"] = halvings
         write(address(context, "calls"), call)
-        return self.finish(context, *self.launch(self.command(context), context))
+        command = self.command(context)
+        self.say(telling.opening(SENTENCES[self.phase], call, command))
+        return self.finish(context, *self.launch(command, context))
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Lines for the log."""
+        for line in lines:
+            self.log.info("%s", line)
 
     def launch(self, command: list[str], context: Any) -> tuple[int, str]:
         """Run `effir` with these arguments; returns its exit code and the sentence that it ended with."""
@@ -117,7 +129,11 @@ class Phase(BaseOperator):
         of the retries: the same try goes on, PATIENCE times at most. Where memory runs out in spite of HALVINGS halvings, that is for good.
         """
         if code == DONE:
-            return read(address(context, "results"))
+            self.result = read(address(context, "results"))
+            self.say(telling.closing(self.result))
+            if note := self.result["output"].get("note"):
+                context["ti"].xcom_push(key="note", value=note)
+            return self.result
         told = f"{self.phase} ended with {code}: {sentence}"
         context["ti"].xcom_push(key="error", value={"sentence": sentence, "exit_code": code})
         if code == BAD_INPUT:

@@ -35,7 +35,8 @@ COPY --from=libraries /opt/venv /opt/venv
 COPY dags /opt/effir/dags
 # The root file system may be read-only but for AIRFLOW_HOME's logs (a volume) and /tmp.
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp USER=effir LOGNAME=effir XDG_CACHE_HOME=/tmp/cache \
-    AIRFLOW_HOME=/opt/airflow AIRFLOW__CORE__DAGS_FOLDER=/opt/effir/dags AIRFLOW__CORE__LOAD_EXAMPLES=false DO_NOT_TRACK=true
+    AIRFLOW_HOME=/opt/airflow AIRFLOW__CORE__DAGS_FOLDER=/opt/effir/dags AIRFLOW__CORE__LOAD_EXAMPLES=false DO_NOT_TRACK=true \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/effir/dags/plugins
 WORKDIR /opt/airflow
 USER 10001:10001
 ENTRYPOINT ["tini", "--"]

@@ -177,6 +177,19 @@ def _frontier(profile: str, given: dict[str, Any], question: dict[str, str], as_
     return EffirError.exit_code if outcome["failed"] else 0
 
 
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its last-run.json, or its report's s3:// address.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The run to set beside it.")],
+    page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the comparison as a page, too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, and nothing else, on standard output.")] = False,
+) -> None:
+    """Set two runs side by side: scores with paired tests, speed, sizes, and the settings that differ (docs/report.md)."""
+    from effir import comparing
+
+    comparing.show(first, second, page, as_json)
+
+
 def _run(profile: str, overrides: dict[str, Any], as_json: bool) -> int:
     from effir import tables
     from effir.services import follow, local

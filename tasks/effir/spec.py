@@ -37,9 +37,20 @@ class RunSpec(BaseModel):
         "Model",
         "Hugging Face id, local folder, s3:// folder, models:/ URI, .gguf file, or the packaged smollm2-135m-instruct.",
         min_length=1,
+        examples=[
+            "smollm2-135m-instruct",
+            "HuggingFaceTB/SmolLM2-135M",
+            "mistralai/Mistral-7B-v0.1",
+            "s3://models/my-model",
+            "models:/my-model@champion",
+        ],
     )
     base_revision: str | None = field(
-        None, "Model", "Revision of a Hugging Face base model; with its own code, a whole commit.", pattern=REVISION
+        None,
+        "Model",
+        "Revision of a Hugging Face base model; with its own code, a whole commit.",
+        pattern=REVISION,
+        examples=["main", "v1.0"],
     )
     trust_remote_code: bool = field(
         False, "Model", "Run the base model's own code. Off unless you have read it; base_code then says what you read."
@@ -66,6 +77,7 @@ class RunSpec(BaseModel):
         "Data",
         "stdlib-code, beir:NAME, a folder or s3:// prefix in BEIR layout, or a JSON-lines file; several with commas.",
         min_length=1,
+        examples=["stdlib-code", "beir:msmarco", "s3://data/my-pairs", "/data/pairs.jsonl"],
     )
     training_examples: int | None = field(None, "Data", "Use at most this many training queries (seeded choice).", ge=2)
     hard_negatives: int = field(7, "Data", "Hard negatives per training query, mined by BM25 where the data has none.", ge=0, le=64)
@@ -74,18 +86,24 @@ class RunSpec(BaseModel):
         "Data",
         "Test collections, comma separated: stdlib-code, semanlink, beir:NAME, folders, s3://.",
         min_length=1,
+        examples=["stdlib-code,semanlink", "beir:scifact,beir:nfcorpus", "s3://data/my-tests"],
     )
     in_domain: str = field(
         "",
         "Data",
         "Those of the collections (by name) on which the reference must beat the untrained base. Empty: all.",
+        examples=["stdlib-code", "scifact"],
     )
     test_queries: int | None = field(None, "Data", "Use at most this many test queries per collection (seeded choice).", ge=10)
     test_documents: int | None = field(
         None, "Data", "Shrink each test corpus to this many documents; judged ones always stay. Marked as pooled in results.", ge=10
     )
     calibration_text: str = field(
-        "pydoc-topics", "Data", "Text for scoring layers: pydoc-topics, or a .txt or .jsonl file (field text).", min_length=1
+        "pydoc-topics",
+        "Data",
+        "Text for scoring layers: pydoc-topics, or a .txt or .jsonl file (field text).",
+        min_length=1,
+        examples=["pydoc-topics", "/data/text.txt"],
     )
 
     # Importance
@@ -109,6 +127,7 @@ class RunSpec(BaseModel):
         "Sub-layers to drop, in the paper's names: full, 8A, 16M, 16B, last16B, last8M, 16M8A. "
         "16M-30% also sets keep_ratio to 0.7, 16M-30%u with the uniform width_rule.",
         pattern=grammar.PATTERN,
+        examples=["full", "8A", "16M", "last4B", "16M8A", "16M-30%", "-30%"],
     )
     neuron_score: Literal["slimming", "activation_norm", "magnitude", "taylor", "random"] = field(
         "slimming", "Width", "What ranks the neurons of the remaining MLPs; slimming is the paper's (docs/method.md, Neuron scores)."
@@ -177,6 +196,7 @@ class RunSpec(BaseModel):
         "Fine-tune",
         "Scores for distillation: a cross-encoder by name, data (in the training rows), minilm, or none.",
         min_length=1,
+        examples=["none", "minilm", "data", "BAAI/bge-reranker-v2-m3"],
     )
     teacher_temperature: float = field(1.0, "Fine-tune", "1 for reranker logits, about 0.05 for cosines.", gt=0, le=100)
     kl_weight: float = field(1.0, "Fine-tune", "Weight of KL(teacher || student) over each query's own group.", ge=0, le=1000)
@@ -195,7 +215,13 @@ class RunSpec(BaseModel):
 
     # Gate
     margin: float = field(0.02, "Gate", "Largest tolerated loss of nDCG@10 per collection (0 to 1).", gt=0, lt=1)
-    margins: str = field("", "Gate", "Exceptions to it, such as semanlink=0.04.", pattern=r"^$|^[^=,\s]+=0?\.\d+(,\s*[^=,\s]+=0?\.\d+)*$")
+    margins: str = field(
+        "",
+        "Gate",
+        "Exceptions to it, such as semanlink=0.04.",
+        pattern=r"^$|^[^=,\s]+=0?\.\d+(,\s*[^=,\s]+=0?\.\d+)*$",
+        examples=["semanlink=0.04", "scifact=0.03, nfcorpus=0.05"],
+    )
     margin_mean: float = field(0.01, "Gate", "Largest tolerated loss of the mean over the collections.", gt=0, lt=1)
     confidence: float = field(0.95, "Gate", "One-sided confidence of every bound.", gt=0.5, lt=1)
     resamples: int = field(10_000, "Gate", "Bootstrap resamples.", ge=200, le=1_000_000)
@@ -262,6 +288,19 @@ class RunSpec(BaseModel):
                     check_beir(source, field)
         for source in self.collection_sources():
             check_name(collection_name(source), f"collections: the name of {shown(source)}, its last part,")
+
+    def cut_name(self) -> str:
+        """What is cut, in a word or two for people.
+
+        >>> RunSpec(variant="16M", keep_ratio=0.7).cut_name(), RunSpec(target_speedup=1.5, variant="full", keep_ratio=1).cut_name()
+        ('16M-30%', 'speed-up 1.5')
+        """
+        if self.target_speedup is not None:
+            return f"speed-up {self.target_speedup:g}"
+        if self.target_parameters is not None:
+            return f"{self.target_parameters:,} parameters"
+        narrower = f"-{100 * (1 - self.keep_ratio):g}%" if self.keep_ratio < 1 else ""
+        return f"{self.variant}{narrower}"
 
     def has_target(self) -> bool:
         """Whether a budget chooses the cut, instead of variant and keep_ratio."""

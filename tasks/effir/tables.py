@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 METRICS = {"ndcg_at_10": "nDCG@10", "recall_at_100": "Recall@100"}
@@ -44,6 +45,38 @@ def frontier(rows: list[dict[str, Any]], contrasts: list[dict[str, Any]], consol
     for one in contrasts:
         told = one["problem"] or f"{100 * one['difference']:+.1f} ({100 * one['interval'][0]:+.1f} to {100 * one['interval'][1]:+.1f})"
         console.print(f"{one['after']} against {one['before']}: {told}", highlight=False, markup=False)
+
+
+def comparison(found: dict[str, Any], console: Console | None = None) -> None:
+    """Print two runs side by side: what judge.comparison found."""
+    console, runs = console or Console(), found["runs"]
+    about = Table(title="Two runs", title_justify="left", box=None, header_style="bold")
+    for column in ("", "first", "second"):
+        about.add_column(column, overflow="fold")
+    about.add_row("run", *(run["dag_run_id"] for run in runs))
+    about.add_row("base model", *(escape(str(run["base_model"])) for run in runs))
+    about.add_row("verdict", *(f"{run['verdict']}, {run['model']['name']} version {run['model']['version']}" for run in runs))
+    about.add_row("parameters", *(f"{run['params']['candidate']:,}" for run in runs))
+    for kind in ("query", "document"):
+        told = ["{:.2f}× ({:.2f} to {:.2f})".format(run["speedup"][kind], *run["speedup"][f"{kind}_interval"]) for run in runs]
+        about.add_row(f"{kind} speed-up", *told)
+    for name, values in found["settings"].items():
+        about.add_row(name, *(escape(str(value)) for value in values))
+    console.print(about)
+    quality = Table(title="\nnDCG@10 (times 100), second minus first", title_justify="left", box=None, header_style="bold")
+    for column in ("collection", "first", "second", "difference", "95% interval", "p"):
+        quality.add_column(column, justify="left" if column == "collection" else "right")
+    for name, one in found["collections"].items():
+        means = ["–" if one[label] is None else f"{100 * one[label]:.1f}" for label in ("first", "second")]
+        quality.add_row(name, *means, *([escape(one["problem"])] if "problem" in one else [*_difference(one), f"{one['p']:.2g}"]))
+    if found["mean"]:
+        quality.add_row(f"mean of {found['mean']['collections']}", "", "", *_difference(found["mean"]), "")
+    console.print(quality)
+    console.print(found["method"], style="dim", highlight=False, markup=False)
+
+
+def _difference(one: dict[str, Any]) -> list[str]:
+    return [f"{100 * one['difference']:+.2f}", "{:+.2f} to {:+.2f}".format(*(100 * end for end in one["interval"]))]
 
 
 def _scores(overview: dict[str, Any]) -> Table:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from effir.cli import spec_schema
-from effir.spec import RunSpec, profile_names
+from effir.spec import RunSpec, profile_names, resolve
 
 DAGS = Path(__file__).parents[2] / "dags"
 BOUNDS = {
@@ -47,3 +47,17 @@ def test_every_field_is_flat_and_may_be_left_empty(params: dict[str, Any]) -> No
             kind, empty = schema["type"]
             assert kind in {"string", "integer", "number", "boolean"}, name
             assert empty == "null" and None in schema.get("enum", [None]), name
+
+
+def test_choices_say_what_an_empty_one_means_and_texts_have_examples(params: dict[str, Any]) -> None:
+    for name, schema in params.items():
+        if None in schema.get("enum", []):
+            assert schema["values_display"] == {"null": "as the profile says"}, name
+    for name in ("base_model", "training_data", "collections", "variant", "teacher"):
+        assert params[name]["examples"] == RunSpec.model_fields[name].examples, name
+        assert all(resolves(name, example) for example in params[name]["examples"]), name
+
+
+def resolves(name: str, example: str) -> bool:
+    """Whether the spec takes an example of a field."""
+    return getattr(resolve("demo", {name: example, "in_domain": "", "margins": ""}), name) is not None

@@ -24,7 +24,11 @@ def ended(phase, **known):
 
 found = {}
 code = 0
-launch.write(launch.address(context("depth"), "results"), {"phase": "depth"})
+result = {
+    "phase": "depth", "cached": False, "seconds": 1.25, "forward_passes": 3, "numbers": {"dropped": 4}, "output": {"note": "**good**"},
+    "manifest": "s3://effir/artifacts/depth/abc/manifest.json", "mlflow_run_id": "child",
+}
+launch.write(launch.address(context("depth"), "results"), result)
 found["done"] = ended("depth")
 code = 2
 found["bad input"] = ended("depth")
@@ -48,7 +52,9 @@ def ends(in_airflow: Callable[..., Any], airflow_s3: Callable[[], dict[str, str]
 
 
 def test_a_phase_that_is_done_hands_its_result_back(ends: dict[str, Any]) -> None:
-    assert ends["done"] == [{"phase": "depth"}, None, None, 0]
+    (result, *rest) = ends["done"]
+    assert (result["phase"], result["numbers"]) == ("depth", {"dropped": 4})
+    assert rest == [None, None, 0]
 
 
 @pytest.mark.parametrize(

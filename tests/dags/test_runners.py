@@ -102,7 +102,10 @@ def ran(
         store = Store()
 
         def well(arguments: list[str]) -> None:
-            result = {"phase": arguments[1], "manifest": arguments[5], "parts": {}, "output": {"spec": {}, "mlflow_run_id": None}}
+            result = {
+                "phase": arguments[1], "manifest": arguments[5], "parts": {}, "output": {"spec": {}, "mlflow_run_id": None},
+                "cached": False, "seconds": 1.0, "forward_passes": 0, "numbers": {},
+            }  # fmt: skip
             store.put_json(arguments[5], result)
 
         ends = [End(), End(75, log="effir: stopped\n"), End(1, log="effir: no\n"), End(), End(), End(137, reason="OOMKilled"), End(1)]

@@ -10,15 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import pytest
+import requests
 
 from effir.services.airflow import Airflow
 from effir.services.store import Store
 
 FIELDS = {
-    "dag_run_id", "spec_digest", "verdict", "reasons", "model", "params", "speedup", "metric", "quality", "phases", "report",
+    "dag_run_id", "spec_digest", "verdict", "reasons", "model", "params", "speedup", "metric", "quality", "mean", "phases", "report",
 }  # fmt: skip
 COMPUTING = {"prepare", "teacher", "importance", "depth", "slim", "narrow", "finetune", "encode", "evaluate", "speed", "verify"}
 
@@ -106,6 +108,32 @@ def test_a_run_computes_everything(first: dict[str, Any], stack: Any) -> None:
     assert found["interval"][0] <= found["difference"] <= found["interval"][1]
     report = Store().get_bytes(first["report"])
     assert first["dag_run_id"].encode() in report
+
+
+def test_a_run_says_in_airflow_what_came_of_it(first: dict[str, Any], stack: Any) -> None:
+    run = stack.airflow.run("effir_compress", first["dag_run_id"])
+    assert run["note"].startswith(f"**Rejected, tiny version {first['model']['version']}: ")
+    assert first["reasons"][0] in run["note"]
+    links = {task: linked(stack, first["dag_run_id"], task) for task in ("begin", "slim", "gate", "report")}
+    page = links["begin"]["MLflow"]
+    assert links["slim"]["MLflow"].rpartition("/")[0] == page.rpartition("/")[0] and links["slim"]["MLflow"] != page
+    assert links["report"]["Report"] == f"{page}/artifacts/report.html"
+    for task in ("slim", "gate"):
+        assert requests.get(links[task]["S3 artifact"], timeout=30).ok
+    log = log_of(stack, first["dag_run_id"], "slim")
+    assert log.index("About to do: How much each neuron") < log.index("slim: done, in ")
+    assert "artifact: s3://effir/artifacts/slim/" in log
+
+
+def linked(stack: Any, run_id: str, task: str) -> dict[str, str]:
+    """A task's extra links."""
+    return stack.airflow._call("GET", f"dags/effir_compress/dagRuns/{quote(run_id)}/taskInstances/{task}/links")["extra_links"]
+
+
+def log_of(stack: Any, run_id: str, task: str) -> str:
+    """A task's log."""
+    folder = stack.home / f"stack/airflow/logs/dag_id=effir_compress/run_id={run_id}/task_id={task}"
+    return "".join(path.read_text() for path in folder.glob("*.log"))
 
 
 def test_a_rejected_run_is_green_and_crowns_nobody(first: dict[str, Any], stack: Any) -> None:
@@ -235,3 +263,5 @@ def test_bad_input_found_by_a_phase_ends_with_its_sentence(stack: Any, overrides
     assert "Traceback" not in done.stderr
     tasks = stack.airflow.tasks("effir_compress", stack.airflow.runs("effir_compress")[0]["dag_run_id"])
     assert {task["task_id"]: task["try_number"] for task in tasks if task["state"] == "failed"} == {"prepare": 1}
+    note = stack.airflow.runs("effir_compress")[0]["note"]
+    assert note.startswith("**Failed in prepare**: ") and "/absent/model" in note

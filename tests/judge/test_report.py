@@ -1,46 +1,24 @@
+import importlib.util
+import itertools
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from effir.judge.gate import judge
-from effir.judge.report import Report, loss_curve, overview, render
+from effir.judge.report import Report, loss_curve, overview, render, steps
 
-PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def metrics() -> dict:
-    one = {"ndcg_at_10": 0.3125, "recall_at_100": 0.875, "map_at_10": 0.2}
-    return {"bm25": {"code": one}, "candidate": {"code": one | {"ndcg_at_10": 0.5}}, "reference": {"code": one}, "mean_13": {"bm25": 0.4}}
+given = importlib.util.spec_from_file_location("made", Path(__file__).with_name("made.py"))
+made: Any = importlib.util.module_from_spec(given)
+given.loader.exec_module(made)
 
 
 @pytest.fixture
 def report(case) -> Report:
-    quality = {"code": {"reference": 0.31, "candidate": 0.5, "difference": 0.19, "interval": [0.15, 0.23]}}
-    side = {
-        "reference": [2.0, 2.2, 2.1],
-        "candidate": [1.0, 1.1, 1.2],
-        "ratio": 1.9091,
-        "interval": [1.8, 2.0],
-        "bound": 2.5,
-        "of_bound": 0.76364,
-    }
-    return Report(
-        summary={
-            "dag_run_id": "manual__1", "spec_digest": "d" * 64, "verdict": "promoted", "reasons": ["all <9> rules hold"],
-            "quality": quality, "model": {"name": "effir-demo", "version": "4", "aliases": ["champion"]}, "metric": "ndcg_at_10",
-            "report": "s3://effir/report.html",
-            "params": {"reference": 134515008, "candidate": 101000000, "reference_non_embedding": 106203456, "candidate_non_embedding": 7},
-            "speedup": {"query": 1.31, "document": 1.42, "query_interval": [1.28, 1.33], "document_interval": [1.4, 1.45]},
-            "phases": [{"name": "slim", "state": "success", "cached": True, "seconds": 1.25, "forward_passes": 0}],
-        },
-        verdict=judge(*case.arguments()).to_json(), overview=overview(metrics()),
-        speed={"query": side, "document": side, "protocol": "by turns", "machine": {}},
-        spec={"name": "effir-demo", "margin": 0.03, "query_template": "<instruct>{text}"},
-        provenance=[{"name": "candidate", "phase": "finetune", "digest": "e" * 64, "created": "2026-01-01", "seconds": 12.5}],
-        environment={"torch": "2.13.0"}, created="2026-01-01 00:00 UTC", training={"reference": [(1, 2.0), (2, 1.0)]},
-        images={"Importance": PNG}, links={"Airflow run": "http://127.0.0.1:8080/dags/x", "Folder": "s3://effir/artifacts"},
-    )  # fmt: skip
+    return made.report(case)
 
 
 class Page(HTMLParser):
@@ -53,11 +31,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.addresses += [value for name, value in attributes if name in {"src", "href"}]
-        if tag not in {"meta", "img"}:
+        if tag not in {"meta", "line", "polyline"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
-        assert tag in {"line", "polyline"}
+        assert tag in {"line", "polyline", "circle"}
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -70,7 +48,8 @@ def test_the_page_stands_alone(report):
     source = render(report)
     page = Page(source)
     assert page.open == []
-    assert [address for address in page.addresses if not address.startswith(("data:image/png;base64,", "http://127.0.0.1:8080"))] == []
+    assert {address for address in page.addresses if not address.startswith("#")} == {"http://127.0.0.1:8080/dags/x"}
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(re.findall(r'id="([^"]+)"', source))
     assert "<script" not in source
     assert "@import" not in source
     assert "url(" not in source
@@ -79,9 +58,12 @@ def test_the_page_stands_alone(report):
 
 def test_the_verdict_comes_first_and_text_is_escaped(report):
     source = render(report)
-    assert source.index('class="verdict promoted"') < source.index("<h2>")
+    assert source.index('class="verdict promoted"') < source.index("<h2")
     assert "all &lt;9&gt; rules hold" in source
     assert "&lt;instruct&gt;" in source
+    assert "how to &lt;open&gt; a file" in source and "open(file) &amp; friends" in source
+    assert "a &lt;quick&gt; one" in source
+    assert "<open>" not in source and "<quick>" not in source
 
 
 def test_scores_are_shown_times_100_with_interval(report):
@@ -93,7 +75,8 @@ def test_scores_are_shown_times_100_with_interval(report):
     assert "+15.0 to +23.0" in text
     assert "1.909" in text
     assert "76%" in text
-    assert "101,000,000" in text
+    assert "101.0 M" in text
+    assert "0.0 → 63.1" in text
 
 
 def test_every_rule_is_on_the_page(report):
@@ -103,15 +86,36 @@ def test_every_rule_is_on_the_page(report):
 
 def test_a_rejected_run_of_the_champion_still_renders(report, case):
     case.champion = {"version": "4", "digest": "cand"}
-    summary = report.summary | {"verdict": "rejected", "quality": {}, "phases": [], "model": {"name": "x", "version": None, "aliases": []}}
-    plain = Report(
-        **report.__dict__ | {"summary": summary, "verdict": judge(*case.arguments()).to_json(), "training": {}, "images": {}, "links": {}}
-    )
-    assert "rejected" in Page(render(plain)).text
+    empty = {"verdict": "rejected", "quality": {}, "mean": None, "phases": [], "model": {"name": "x", "version": None, "aliases": []}}
+    told = {"summary": report.summary | empty, "verdict": judge(*case.arguments()).to_json()}
+    plain = replace(report, **told, training={}, tokens={}, layers=None, examples={}, links={})
+    page = Page(render(plain))
+    assert "rejected" in page.text
+    assert page.open == []
+    assert {"#wins-and-losses", "#layers", "#training"}.isdisjoint(page.addresses)
+
+
+def test_headings_are_in_order_and_tables_have_heads(report):
+    source = render(report)
+    levels = [int(level) for level in re.findall(r"<h([1-6])", source)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert all('scope="' in head for head in re.findall(r"<th\b[^>]*>", source))
+    labels = re.findall(r'<div class="wide[^"]*" role="region" tabindex="0" aria-label="([^"]+)"', source)
+    assert len(labels) == len(set(labels)) == source.count('<div class="wide')
+    assert source.count("<svg") == source.count('role="img" aria-label="') == 5
+
+
+def test_shards_of_a_model_are_one_step(report):
+    found = {one["name"]: one for one in steps(report.summary["phases"])}
+    assert found["encode candidate"] == {
+        "name": "encode candidate", "tasks": 2, "cached": 0, "seconds": 10.0, "forward_passes": 1030, "share": 1.0,
+    }  # fmt: skip
+    assert found["slim"]["cached"] == 1 and found["slim"]["share"] == pytest.approx(0.125)
 
 
 def test_overview_orders_models_and_leaves_means_out():
-    table = overview(metrics())
+    table = overview(made.metrics())
     assert table["models"] == ["bm25", "reference", "candidate"]
     assert table["collections"] == {
         "code": {

@@ -17,6 +17,10 @@ from effir.phases.execute import execute
 from effir.services import promotions, registry
 from effir.services.store import Store
 
+CONFIG = {
+    "model_type": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "vocab_size": 10, "tie_word_embeddings": True,
+}  # fmt: skip
 TINY = Path(__file__).parents[1] / "e2e" / "tiny.py"
 
 
@@ -88,7 +92,9 @@ class Judged:
             "loaders": {"effir": 1e-7}, "tolerance": 1e-4, "passed": True,
         }  # fmt: skip
         self.inputs["verify"] = self.publish("verify", {"proof.json": json.dumps(proof).encode()})
-        parts = {name: self.publish(name, {"data.jsonl": name.encode()}) for name in ("base", "training", *self.queries)}
+        parts = {name: self.publish(name, {"data.jsonl": name.encode()}) for name in ("base", "training")}
+        parts["base"] = self.publish("base", {"config.json": json.dumps(CONFIG).encode()})
+        parts |= {name: self.publish("collection", self.collection(name)) for name in self.queries}
         self.inputs["prepare"] = self.publish("prepare", {}, parts=parts)
         return self
 
@@ -108,7 +114,27 @@ class Judged:
                 ]  # fmt: skip
         stream = io.BytesIO()
         parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
-        return {"scores.parquet": stream.getvalue(), "metrics.json": json.dumps(metrics).encode()}
+        runs = {f"runs/{model}/{name}.trec": self.ranked(model, name) for model in self.offset for name in self.queries}
+        return {"scores.parquet": stream.getvalue(), "metrics.json": json.dumps(metrics).encode()} | runs
+
+    def collection(self, name: str) -> dict[str, bytes]:
+        """As many documents as queries in two shards; query N is about document N."""
+        count = self.queries[name]
+        ids = [f"d{number}" for number in range(count)]
+        corpus = [json.dumps({"_id": one, "title": f"<{name}>", "text": f"document {one}"}) + "\n" for one in ids]
+        halves = [slice(0, count // 2), slice(count // 2, count)]
+        shards = [{"documents": len(ids[half]), "ids": "0" * 64} for half in halves]
+        about = {"name": name, "source": "", "licence": "", "pooled": False, "clusters": {}, "shards": shards}
+        queries = "".join(json.dumps({"_id": f"q{number}", "text": f"where is {number}?"}) + "\n" for number in range(count))
+        judged = "query-id\tcorpus-id\tscore\n" + "".join(f"q{number}\td{number}\t1\n" for number in range(count))
+        files = {"collection.json": json.dumps(about), "queries.jsonl": queries, "qrels/test.tsv": judged}
+        files |= {f"corpus/{place:05}.jsonl": "".join(corpus[half]) for place, half in enumerate(halves)}
+        return {path: text.encode() for path, text in files.items()}
+
+    def ranked(self, model: str, name: str) -> bytes:
+        """The candidate ranks the right document first, every other model the one after it."""
+        shift, count = int(model != "candidate"), self.queries[name]
+        return "".join(f"q{number} Q0 d{(number + shift) % count} 1 1.0 {model}\n" for number in range(count)).encode()
 
     def execute(self, phase: str, **arguments: object) -> dict:
         """Run a phase as the orchestrator does, and hand its result on to the next one."""

@@ -7,17 +7,17 @@ from html import escape
 WIDTH = 720
 LABEL = 170
 ROW = 34
-Interval = tuple[str, float, float, float, float]
+Interval = tuple[str, float, float, float, float | None]
 
 
 def intervals(rows: Sequence[Interval]) -> str:
     """Differences with their intervals beside the tolerated loss.
 
-    rows: (label, difference, low, high, margin), all in points; a row's tick below zero marks minus its margin.
+    rows: (label, difference, low, high, margin), all in points; a row's tick below zero marks minus its margin, where it has one.
     """
     if not rows:
         return ""
-    ends = [value for _, difference, low, high, margin in rows for value in (difference, low, high, -margin, 0.0)]
+    ends = [value for _, difference, low, high, margin in rows for value in (difference, low, high, -(margin or 0.0), 0.0)]
     left, right = widened(min(ends), max(ends))
     height = ROW * len(rows) + 40
 
@@ -29,12 +29,13 @@ def intervals(rows: Sequence[Interval]) -> str:
         y = 24 + ROW * place
         parts += [
             svg_text(LABEL - 12, y + 4, label, "label"),
-            svg_line(x(-margin), y - 11, x(-margin), y + 11, "margin"),
+            *([svg_line(x(-margin), y - 11, x(-margin), y + 11, "margin")] if margin is not None else []),
             svg_line(x(low), y, x(high), y, "interval"),
-            f'<circle class="dot" cx="{x(difference):.1f}" cy="{y}" r="4.5"><title>{escape(label)}: {difference:+.2f}</title></circle>',
+            svg_dot(x(difference), y, "dot", f"{label}: {difference:+.2f} ({low:+.2f} to {high:+.2f})"),
         ]
     parts += [svg_text(x(tick), height - 12, f"{tick:+g}" if tick else "0", "tick") for tick in ticks(left, right)]
-    return svg(height, parts, "Difference in nDCG@10 (points) with 95% intervals; the dashed ticks mark the tolerated loss")
+    ticked = "; the dashed ticks mark the tolerated loss" if any(row[4] is not None for row in rows) else ""
+    return svg(height, parts, f"Difference in nDCG@10 (points) with 95% intervals{ticked}")
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
@@ -43,21 +44,23 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     points = [point for line in kept.values() for point in line]
     if not points:
         return ""
-    height, bottom = 260, 220
+    height, top, bottom = 280, 40, 240
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     low, high = widened(min(y for _, y in points), max(y for _, y in points))
 
     def place(point: tuple[float, float]) -> str:
         x = 60 + (point[0] - left) / ((right - left) or 1) * (WIDTH - 80)
-        return f"{x:.1f},{bottom - (point[1] - low) / (high - low) * (bottom - 20):.1f}"
+        return f"{x:.1f},{bottom - (point[1] - low) / (high - low) * (bottom - top):.1f}"
 
     parts = [svg_line(60, bottom, WIDTH - 20, bottom, "zero")]
     for tick in ticks(low, high):
-        y = bottom - (tick - low) / (high - low) * (bottom - 20)
+        y = bottom - (tick - low) / (high - low) * (bottom - top)
         parts += [svg_line(60, y, WIDTH - 20, y, "grid"), svg_text(52, y + 4, f"{tick:g}", "label")]
     for number, (name, line) in enumerate(kept.items()):
         parts.append(f'<polyline class="line line{number % 4}" points="{" ".join(map(place, line))}"/>')
-        parts.append(f'<text class="legend line{number % 4}" x="{WIDTH - 30}" y="{24 + 18 * number}">{escape(name)}</text>')
+        parts.append(
+            f'<text class="legend line{number % 4}" x="{WIDTH - 30 - 100 * (len(kept) - 1 - number)}" y="18">{escape(name)}</text>'
+        )
     parts += [svg_text(60, height - 18, f"step {left:g}", "tick"), svg_text(WIDTH - 40, height - 18, f"{right:g}", "tick")]
     return svg(height, parts, "Training loss by step")
 
@@ -91,6 +94,17 @@ def svg_text(x: float, y: float, text: str, kind: str) -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
-def svg(height: int, parts: Sequence[str], title: str) -> str:
-    """The picture of these parts, WIDTH wide."""
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+def svg_dot(x: float, y: float, kind: str, told: str) -> str:
+    """A dot of a class of the style sheet, with what it stands for on hovering."""
+    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{escape(told)}</title></circle>'
+
+
+def svg_box(x: float, y: float, width: float, height: float, kind: str, told: str) -> str:
+    """A filled rectangle of a class of the style sheet, with what it stands for on hovering."""
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect class="{kind}" {place}><title>{escape(told)}</title></rect>'
+
+
+def svg(height: float, parts: Sequence[str], title: str) -> str:
+    """The picture of these parts, WIDTH wide; title: what a person who cannot see it is told."""
+    return f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'

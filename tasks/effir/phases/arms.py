@@ -39,6 +39,7 @@ def run(job: Job) -> dict[str, Any]:
         contrasts=job.arguments.get("contrasts", ""),
         spec=job.spec.model_dump(),
         mlflow_run_id=run_id,
+        mlflow=registry.run_address(run_id),
         champion=None,
         arms=told,
         references=list(references.values()),

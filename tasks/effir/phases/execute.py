@@ -42,10 +42,11 @@ def _compute(request: Request, ranks: Ranks, left_behind: list[Path]) -> Manifes
     from effir.services import registry
 
     began, call = time.monotonic(), request.call
-    told = call.get("arguments", {}) | call.get("caption", {})
+    told, params = call.get("arguments", {}) | call.get("caption", {}), request.key["spec"]
+    record = registry.phase_run(call.get("run", {}), request.name, told, params, request.store.artifact(request.name, request.digest))
     with (
         scratch.folder(request.name) as own,
-        registry.phase_run(call.get("run", {}), request.name, told) if ranks.rank == 0 else nullcontext() as tracker,
+        record if ranks.rank == 0 else nullcontext() as tracker,
     ):
         left_behind.append(own)
         job = _job(request, ranks, own, tracker)

@@ -48,8 +48,16 @@ def run(job: Job) -> dict[str, Any]:
         for name in ("frontier.html", "frontier.csv", "frontier.json"):
             registry.log_artifact(run_id, job.out / name, job.store)
         registry.finish_run(run_id, {"effir.arms": len(table), "effir.failed": len(failed)}, _metrics(table), by=job.tracker.run_id)
-    job.output.update(report=uri, rows=plain, contrasts=[asdict(one) for one in pairs], failed=failed)
+    told = _headline(table, failed)
+    job.say(told)
+    job.output.update(report=uri, headline=told, note=f"**{told}**", rows=plain, contrasts=[asdict(one) for one in pairs], failed=failed)
     return {"arms": sum(not row.landmark for row in table), "failed": len(failed), "on_the_frontier": sum(row.best for row in table)}
+
+
+def _headline(table: list[Row], failed: list[dict[str, Any]]) -> str:
+    arms, best = [row.arm for row in table if not row.landmark], [row.arm for row in table if row.best and not row.landmark]
+    lost = f", {len(failed)} without a result" if failed else ""
+    return f"{len(arms)} arms measured{lost}; no other is both better and faster than {', '.join(best) or 'the reference'}."
 
 
 def _entry(job: Job, told: dict[str, Any]) -> Entry | None:

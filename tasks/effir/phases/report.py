@@ -2,33 +2,41 @@
 
 import datetime
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from effir.judge.quality import compare
+from effir.compress import shapes
+from effir.judge.headline import headline
+from effir.judge.layers import KINDS, Layers
+from effir.judge.quality import Scores, compare
 from effir.judge.report import Report, loss_curve, overview, render
-from effir.manifest import Manifest, digest_of
+from effir.judge.significance import mean_over_collections
+from effir.manifest import MANIFEST, Manifest, digest_of
+from effir.phases.examples import examples
 from effir.phases.gate import limits_of, read_scores
 from effir.phases.job import Job
+from effir.reading import read_json
 from effir.services import registry
 from effir.spec import RunSpec
 
 FRESH = True
 FIELDS = tuple(RunSpec.model_fields)
-IMAGES = {
-    "Importance": ("importance", "importance.png"),
-    "Widths": ("narrow", "widths.png"),
-}
+PICTURES = {"importance.png": "importance", "widths.png": "narrow"}
+TRAINED = ("reference", "candidate")
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write report.html; output: report (URI), summary (last-run.json), overview (nDCG@10 and Recall@100 by collection and model)."""
+    """Write report.html; output: report (URI), headline (the outcome in a sentence), summary (last-run.json), overview (nDCG@10 and
+    Recall@100 by collection and model), note (what Airflow shows beside the run)."""
     verdict = json.loads(job.file("promote", "verdict.json").read_text())
     speed = json.loads(job.file("speed", "speed.json").read_text())
     metrics = json.loads(job.file("evaluate", "metrics.json").read_text())
     uri = f"{job.store.artifact('report', job.digest)}/report.html"
-    summary = _summary(job, verdict, speed, uri)
+    scores = read_scores(job.file("evaluate", "scores.parquet"))
+    summary = _summary(job, scores, verdict, speed, uri)
     table = overview(metrics)
     manifests = _manifests(job)
+    training = {model: read_json(job.file(model, "training.json")) for model in TRAINED if "training.json" in manifests[model].files}
     page = render(
         Report(
             summary=summary,
@@ -37,23 +45,32 @@ def run(job: Job) -> dict[str, Any]:
             speed=speed,
             spec=job.spec.model_dump(),
             provenance=[_origin(name, one) for name, one in manifests.items()],
-            environment=_environment(manifests) | speed["machine"] | {"seed": job.spec.seed},
+            environment=_environment(manifests) | speed["machine"],
             created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            training=_training(job, manifests),
-            images=_images(job, manifests),
+            training={model: loss_curve(told) for model, told in training.items()},
+            tokens=_tokens(manifests, speed, training),
+            layers=_layers(job, manifests),
+            examples=examples(job, scores),
             links=_links(job),
         )
     )
     path = job.out / "report.html"
     path.write_text(page, encoding="utf-8")
-    job.output.update(report=uri, summary=summary, overview=table)
+    told = headline(summary)
+    job.output.update(report=uri, headline=told, summary=summary, overview=table, note=_note(told, summary, job.run))
+    job.say(told)
     if run_id := job.run.get("mlflow_run_id"):
-        registry.log_artifact(run_id, path, job.store)
-        registry.finish_run(run_id, _tags(summary), _metrics(summary, table), by=job.tracker.run_id)
+        pictures = [job.file(name, one) for one, name in PICTURES.items() if name in manifests and one in manifests[name].files]
+        for one in (path, *pictures):
+            registry.log_artifact(run_id, one, job.store)
+        registry.finish_run(run_id, _tags(job.output["note"], summary), _metrics(summary, table), by=job.tracker.run_id)
     return {"query_speedup": summary["speedup"]["query"], "document_speedup": summary["speedup"]["document"]}
 
 
-def _summary(job: Job, verdict: dict[str, Any], speed: dict[str, Any], uri: str) -> dict[str, Any]:
+def _summary(
+    job: Job, scores: Mapping[str, Mapping[str, Scores]], verdict: dict[str, Any], speed: dict[str, Any], uri: str
+) -> dict[str, Any]:
+    quality, mean = _quality(job, scores)
     numbers = {model: job.manifest(model).numbers for model in ("reference", "candidate")}
     return {
         "dag_run_id": job.run.get("id"),
@@ -66,23 +83,30 @@ def _summary(job: Job, verdict: dict[str, Any], speed: dict[str, Any], uri: str)
         "speedup": {kind: speed[kind]["ratio"] for kind in ("query", "document")}
         | {f"{kind}_interval": speed[kind]["interval"] for kind in ("query", "document")},
         "metric": "ndcg_at_10",
-        "quality": _quality(job),
+        "quality": quality,
+        "mean": mean,
         "phases": job.arguments.get("phases", []),
         "report": uri,
     }
 
 
-def _quality(job: Job) -> dict[str, Any]:
-    """Means of reference and candidate, their difference and its 95% interval, by collection."""
-    scores, limits, quality = read_scores(job.file("evaluate", "scores.parquet")), limits_of(job.spec), {}
+def _quality(job: Job, scores: Mapping[str, Mapping[str, Scores]]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Means of reference and candidate, their difference and its 95% interval: by collection, and over all that are comparable."""
+    limits, samples = limits_of(job.spec), []
+    quality: dict[str, dict[str, Any]] = {}
     for name in limits.collections:
-        sample = compare(scores, "reference", "candidate", name, limits)
+        sample = compare(scores, *TRAINED, name, limits)
         if isinstance(sample, str):
             job.warn(f"{name} is left out of the summary: {sample}")
             continue
-        means = {model: float(scores[model][name].values.mean()) for model in ("reference", "candidate")}
+        means = {model: float(scores[model][name].values.mean()) for model in TRAINED}
         quality[name] = means | {"difference": sample.estimate, "interval": list(sample.interval())}
-    return quality
+        samples.append(sample)
+    if not samples:
+        return quality, None
+    over = mean_over_collections(samples, limits.seed) if len(samples) > 1 else samples[0]
+    means = {model: sum(found[model] for found in quality.values()) / len(quality) for model in TRAINED}
+    return quality, means | {"difference": over.estimate, "interval": list(over.interval())}
 
 
 def _manifests(job: Job) -> dict[str, Manifest]:
@@ -100,14 +124,26 @@ def _environment(manifests: dict[str, Manifest]) -> dict[str, Any]:
     return manifests["candidate"].key.get("libraries", {}) | manifests["candidate"].key.get("machine", {})
 
 
-def _training(job: Job, manifests: dict[str, Manifest]) -> dict[str, list[tuple[float, float]]]:
-    models = [model for model in ("reference", "candidate") if "training.json" in manifests[model].files]
-    return {model: loss_curve(json.loads(job.file(model, "training.json").read_text())) for model in models}
+def _tokens(manifests: dict[str, Manifest], speed: dict[str, Any], training: dict[str, Any]) -> dict[str, int]:
+    """What tokens were read for, where that is known."""
+    found = {f"training the {model}": told.get("tokens") for model, told in training.items() if isinstance(told, dict)}
+    found["scoring layers"] = manifests["importance"].numbers.get("tokens") if "importance" in manifests else None
+    found |= {f"timing {kind} encoding, a round,": speed[kind].get("tokens") for kind in ("query", "document")}
+    return {what: number for what, number in found.items() if number}
 
 
-def _images(job: Job, manifests: dict[str, Manifest]) -> dict[str, bytes]:
-    given = {title: place for title, place in IMAGES.items() if place[0] in manifests and place[1] in manifests[place[0]].files}
-    return {title: job.file(*place).read_bytes() for title, place in given.items()}
+def _layers(job: Job, manifests: dict[str, Manifest]) -> Layers | None:
+    """Which layers live; None where the run tells nothing of the cut. Of the base its configuration alone is fetched."""
+    if "narrow" not in manifests or "data base" not in manifests:
+        return None
+    base, told = manifests["data base"], read_json(job.file("narrow", "cut.json"))
+    files = {"config.json": base.files["config.json"]}
+    folder = job.store.download(job.manifest("prepare").parts["base"].removesuffix(f"/{MANIFEST}"), files, job.scratch / "shape")
+    full = [layer.neurons for layer in shapes.find(str(folder)).shape.layers]
+    left = [0 if layer in told["drop_mlp"] else told["widths"].get(str(layer), neurons) for layer, neurons in enumerate(full)]
+    scored = read_json(job.file("importance", "importance.json")) if "importance" in manifests else None
+    means, errors = ({kind: scored[kind][what] for kind in KINDS} if scored else {} for what in ("mean", "error"))
+    return Layers(scored["measure"] if scored else "", means, errors, full, left, told["drop_attention"])
 
 
 def _links(job: Job) -> dict[str, str]:
@@ -115,12 +151,19 @@ def _links(job: Job) -> dict[str, str]:
     return {label: address for label, address in links.items() if address}
 
 
-def _tags(summary: dict[str, Any]) -> dict[str, Any]:
+def _note(told: str, summary: dict[str, Any], run: dict[str, Any]) -> str:
+    """What Airflow and MLflow show beside the run, as Markdown."""
+    address = registry.run_address(run.get("mlflow_run_id"))
+    where = f"[The report]({address}/artifacts/report.html)" if address else f"The report: `{summary['report']}`"
+    return "\n".join([f"**{told}.**", "", *[f"- {reason}" for reason in summary["reasons"]], "", where])
+
+
+def _tags(note: str, summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "effir.verdict": summary["verdict"],
         "effir.model_version": summary["model"]["version"],
         "effir.report": summary["report"],
-        "mlflow.note.content": "\n".join([f"**{summary['verdict']}**", "", *[f"- {reason}" for reason in summary["reasons"]]])[:4900],
+        "mlflow.note.content": note[:4900],
     }
 
 
@@ -133,4 +176,7 @@ def _metrics(summary: dict[str, Any], table: dict[str, Any]) -> dict[str, float]
         for metric, value in scores.items()
     }
     sizes = {f"parameters_{key}": value for key, value in summary["params"].items()}
-    return found | sizes | {f"speedup_{kind}": summary["speedup"][kind] for kind in ("query", "document")}
+    speed = {f"speedup_{kind}": summary["speedup"][kind] for kind in ("query", "document")}
+    mean = {f"mean/{name}": summary["mean"][name] for name in (*TRAINED, "difference")} if summary["mean"] else {}
+    left = summary["params"]["candidate_non_embedding"] / summary["params"]["reference_non_embedding"]
+    return found | sizes | speed | mean | {"parameters_share": left, "promoted": float(summary["verdict"] == "promoted")}

@@ -4,7 +4,8 @@ The call is JSON: {"run": {"id", "mlflow_run_id", …}, "inputs": {name: manifes
 "caption": {what people tell it apart by}, "halvings": how often memory ran out before (default 0), and either "spec": {RunSpec} or
 "profile": NAME with "overrides": {field: value}}.
 The result is JSON: {"phase", "arguments", "caption", "manifest", "digest", "cached", "seconds", "forward_passes", "numbers",
-"parts", "output"}. Both files are small; artifacts never pass through the orchestrator.
+"parts", "output", "mlflow_run_id": the run that recorded the work, or null}. Both files are small; artifacts never pass through the
+orchestrator.
 """
 
 import importlib
@@ -66,6 +67,7 @@ class Request:
             "numbers": manifest.numbers,
             "parts": manifest.parts,
             "output": manifest.output,
+            "mlflow_run_id": manifest.mlflow_run_id,
         }
         self.store.put_json(self.result_uri, result)
         return result

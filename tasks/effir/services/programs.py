@@ -90,7 +90,7 @@ def _airflow_environment(layout: Layout, dags: Path) -> dict[str, str]:
     home = layout.folder / "airflow"
     settings: dict[str, dict[str, object]] = {
         "core": {
-            "dags_folder": dags, "plugins_folder": home / "plugins", "executor": "LocalExecutor", "parallelism": 3,
+            "dags_folder": dags, "plugins_folder": dags / "plugins", "executor": "LocalExecutor", "parallelism": 3,
             "mp_start_method": "fork", "load_examples": False, "dags_are_paused_at_creation": False,
             "hostname_callable": "socket.gethostname",
             "simple_auth_manager_users": "admin:admin", "simple_auth_manager_passwords_file": layout.folder / "airflow-passwords.json",
@@ -107,7 +107,8 @@ def _airflow_environment(layout: Layout, dags: Path) -> dict[str, str]:
         "dag_processor": {"parsing_processes": 1, "min_file_process_interval": 300, "refresh_interval": 20, "print_stats_interval": 0},
     }  # fmt: skip
     named = {f"AIRFLOW__{section}__{key}".upper(): str(value) for section, values in settings.items() for key, value in values.items()}
-    return named | {"AIRFLOW_HOME": str(home), "AIRFLOW_CONN_EFFIR_S3": _s3_connection(layout)}
+    browser = f"{layout.url('filer')}/buckets/{{bucket}}/{{key}}/"
+    return named | {"AIRFLOW_HOME": str(home), "AIRFLOW_CONN_EFFIR_S3": _s3_connection(layout), "EFFIR_S3_BROWSER": browser}
 
 
 def _s3_connection(layout: Layout) -> str:

@@ -25,6 +25,7 @@ from effir.spec import RunSpec
 MODEL_URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))$")
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 LONGEST_DESCRIPTION = 4900
+LONGEST_PARAMETER = 5000
 
 
 # Runs
@@ -45,18 +46,28 @@ def begin_run(run: dict[str, Any], spec: RunSpec) -> str:
         "effir.dag_run_id": run["id"],
         "effir.spec_digest": digest_of(spec.model_dump()),
         "effir.airflow_url": run.get("airflow_url"),
+        "effir.base": spec.base_model,
+        "effir.cut": spec.cut_name(),
+        "mlflow.user": run.get("by"),
     }
-    run_id = _create_run(api, experiment, str(run["id"]), tags)
-    params = [{"key": key, "value": str(value)} for key, value in spec.model_dump().items()]
-    for start in range(0, len(params), 100):
-        api.post("runs/log-batch", run_id=run_id, params=params[start : start + 100])
+    run_id = _create_run(api, experiment, f"{spec.cut_name()} of {spec.base_model.rstrip('/').rpartition('/')[2]} {run['id']}", tags)
+    _log_params(api, run_id, spec.model_dump())
     return run_id
 
 
+def _log_params(api: Api, run_id: str, values: dict[str, Any]) -> None:
+    params = [{"key": key, "value": str(value)[:LONGEST_PARAMETER]} for key, value in values.items()]
+    for start in range(0, len(params), 100):
+        api.post("runs/log-batch", run_id=run_id, params=params[start : start + 100])
+
+
 @contextmanager
-def phase_run(run: dict[str, Any], name: str, arguments: dict[str, Any]) -> Iterator[Tracker | None]:
+def phase_run(
+    run: dict[str, Any], name: str, arguments: dict[str, Any], params: dict[str, Any] | None = None, artifact: str | None = None
+) -> Iterator[Tracker | None]:
     """A child run while a phase computes: FINISHED, FAILED on an exception, KILLED when stopped. None without a parent run.
 
+    params: what decides the phase's result; artifact: where that will lie.
     A run that an earlier try left behind, because it was killed before it could say so, becomes KILLED.
     """
     parent = run.get("mlflow_run_id")
@@ -69,7 +80,8 @@ def phase_run(run: dict[str, Any], name: str, arguments: dict[str, Any]) -> Iter
     tags = {"mlflow.parentRunId": parent, "effir.role": "phase", "effir.phase": name, "effir.dag_run_id": run.get("id")}
     called = " ".join([name, *parts])
     _end_lost(api, experiment, parent, called=called)
-    tracker = Tracker(api, _create_run(api, experiment, called, tags))
+    tracker = Tracker(api, _create_run(api, experiment, called, tags | {"effir.artifact": artifact}))
+    _log_params(api, tracker.run_id, params or {})
     status = "FAILED"
     try:
         yield tracker
@@ -107,12 +119,13 @@ def log_artifact(run_id: str, path: Path, store: Store) -> str:
 
 
 def run_address(run_id: str | None) -> str | None:
-    """Page of a run in MLflow's user interface."""
+    """Page of a run in MLflow's user interface; EFFIR_MLFLOW_URL is where people find it, if not where phases do."""
     if not run_id:
         return None
     api = Api()
     experiment = api.get("runs/get", run_id=run_id)["run"]["info"]["experiment_id"]
-    return f"{api.address}/#/experiments/{experiment}/runs/{run_id}"
+    shown = os.environ.get("EFFIR_MLFLOW_URL", "").rstrip("/") or api.address
+    return f"{shown}/#/experiments/{experiment}/runs/{run_id}"
 
 
 def log_datasets(run_id: str, parts: dict[str, str]) -> None:

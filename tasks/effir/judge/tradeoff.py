@@ -1,0 +1,82 @@
+"""The picture quality against speed: a dot a timed model with its intervals, the others as levels."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from effir.judge.pictures import WIDTH, svg, svg_line, svg_text, ticks, widened
+
+LEFT, RIGHT, TOP, BOTTOM = 60, WIDTH - 130, 20, 380
+APART = 16
+Scale = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model in the picture.
+
+    quality: points of nDCG@10 (0 to 100); interval: of the quality; speed: (ratio, low, high), None for a model that was not timed;
+    best: whether no other is both better and faster
+    """
+
+    label: str
+    quality: float
+    interval: tuple[float, float] | None = None
+    speed: tuple[float, float, float] | None = None
+    best: bool = False
+    told: str = ""
+
+
+def tradeoff(points: Sequence[Point], title: str, *, frontier: bool = True) -> str:
+    """The picture as SVG, empty where nothing was timed; frontier: join the best by a line."""
+    timed = [point for point in points if point.speed]
+    if not timed:
+        return ""
+    speeds = [end for point in timed if point.speed for end in point.speed]
+    heights = [end for point in points for end in (point.quality, *(point.interval or ()))]
+    x = _scale(widened(min(speeds), max(speeds)), LEFT, RIGHT)
+    y = _scale(widened(min(heights), max(heights)), BOTTOM, TOP)
+    parts = [*_axes(widened(min(speeds), max(speeds)), widened(min(heights), max(heights)), x, y)]
+    parts += _levels([point for point in points if not point.speed], y)
+    best = sorted((point.speed[0], point.quality) for point in timed if point.speed and point.best)
+    if frontier:
+        parts.append(f'<polyline class="line line2" points="{" ".join(f"{x(speed):.1f},{y(quality):.1f}" for speed, quality in best)}"/>')
+    parts += [_dot(point, x, y) for point in timed]
+    return svg(BOTTOM + 50, parts, title)
+
+
+def _scale(ends: tuple[float, float], first: float, last: float) -> Scale:
+    return lambda value: first + (value - ends[0]) / (ends[1] - ends[0]) * (last - first)
+
+
+def _axes(speeds: tuple[float, float], heights: tuple[float, float], x: Scale, y: Scale) -> list[str]:
+    parts = [svg_line(LEFT, BOTTOM, RIGHT, BOTTOM, "zero")]
+    for tick in ticks(*heights):
+        parts += [svg_line(LEFT, y(tick), RIGHT, y(tick), "grid"), svg_text(LEFT - 8, y(tick) + 4, f"{tick:g}", "label")]
+    parts += [svg_text(x(tick), BOTTOM + 20, f"{tick:g}×", "tick") for tick in ticks(*speeds)]
+    return [*parts, svg_text((LEFT + RIGHT) / 2, BOTTOM + 40, "document speed-up over the full-size reference", "tick")]
+
+
+def _levels(levels: Sequence[Point], y: Scale) -> list[str]:
+    """Models that were not timed: a dashed line each, named at the right end, names at least APART pixels from each other."""
+    parts: list[str] = []
+    lowest = float(TOP - APART)
+    for point in sorted(levels, key=lambda point: -point.quality):
+        lowest = max(y(point.quality), lowest + APART)
+        parts += [svg_line(LEFT, y(point.quality), RIGHT, y(point.quality), "level")]
+        parts += [svg_text(RIGHT + 8, lowest + 4, f"{point.label} {point.quality:.1f}", "name")]
+    return parts
+
+
+def _dot(point: Point, x: Scale, y: Scale) -> str:
+    """A dot with its intervals, and its figures on hovering."""
+    assert point.speed
+    speed, slow, fast = point.speed
+    height = y(point.quality)
+    parts = [svg_line(x(slow), height, x(fast), height, "spread")]
+    if point.interval:
+        parts.append(svg_line(x(speed), y(point.interval[0]), x(speed), y(point.interval[1]), "spread"))
+    told = f"{point.label}: {point.quality:.1f} at {speed:.2f}× ({slow:.2f} to {fast:.2f}){point.told}"
+    parts.append(f'<circle class="{"dot best" if point.best else "dot"}" cx="{x(speed):.1f}" cy="{height:.1f}" r="5"/>')
+    parts.append(svg_text(x(speed) + 8, height - 8, point.label, "name"))
+    return f'<g class="arm"><title>{escape(told)}</title>{"".join(parts)}</g>'
