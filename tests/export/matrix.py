@@ -66,6 +66,7 @@ LOOPS = {
     "vLLM 0.33 and SGLang: schema, layer loop": "fused",
     "TensorRT-LLM: schema, layer loop": "without biases",
 }
+ONE_KIND = "Validation error for field 'rope_parameters'"
 LLAMA_CPP = "llama-cpp-python==0.3.36"
 
 
@@ -156,6 +157,8 @@ def cell(engine: Engine | None, found: list[Any]) -> tuple[str, bool]:
         return "no biases", True
     if engine is not None and any(engine.lacks in str(one) for one in found):
         return "unknown", True
+    if any(ONE_KIND in str(one) for one in found) and any(isinstance(one, float) and one <= SMALL for one in found):
+        return "in part", True
     if all(isinstance(one, float) for one in found):
         return f"{max(found):.0e}", max(found) <= SMALL
     return str(next(one for one in found if not isinstance(one, float))), False
