@@ -48,6 +48,8 @@ def backbone(family: str, **options: Any) -> Any:
     torch.manual_seed(7)
     config = getattr(transformers, f"{family}Config")(**settings_of(family) | options)
     model = getattr(transformers, f"{family}Model")(config).eval()
+    if family == "Gemma2":
+        model.set_attn_implementation("eager")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)

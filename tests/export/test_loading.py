@@ -56,6 +56,25 @@ def test_a_plain_folder_loads_with_and_without_a_head(
         loading.load_encoder(tmp_path / "bare")
 
 
+def test_gemma2s_attention_is_capped_however_it_is_loaded(
+    export: Callable[..., Any], backbone: Callable[..., Any], byte_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Scaled dot-product attention, which transformers 5.20 would choose, leaves the cap out and says nothing."""
+    strict, ids = backbone("Gemma2", attn_logit_softcapping=0.01), torch.arange(20)[None]
+    strict.save_pretrained(tmp_path / "plain")
+    with torch.no_grad():
+        expected = strict(ids).last_hidden_state
+        for folder in (tmp_path / "plain", export("Gemma2", "nothing").folder):
+            assert loading.load_backbone(folder).config._attn_implementation == "eager"
+        assert torch.equal(loading.load_backbone(tmp_path / "plain")(ids).last_hidden_state, expected)
+        uncapped = transformers.Gemma2Model.from_pretrained(tmp_path / "plain", attn_implementation="sdpa")
+        assert (uncapped(ids).last_hidden_state - expected).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="scaled_dot_product_attention"):
+        transformers.AutoModel.from_pretrained(
+            export("Gemma2", "widths").inner, trust_remote_code=True, local_files_only=True, attn_implementation="sdpa"
+        )
+
+
 def test_a_configuration_is_enough_to_count(export: Callable[..., Any], backbone: Callable[..., Any], family: str, tmp_path: Path) -> None:
     one = export(family)
     skeleton = surgery.skeleton(loading.load_config(one.folder))

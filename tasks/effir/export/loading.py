@@ -52,6 +52,8 @@ def load_backbone(folder: Path, dtype: Any = None) -> Any:
     loader = _family(place, kind)[1] if kind.startswith("effir_") else AutoModel
     disable_progress_bar()
     options: dict[str, Any] = {} if loader is not AutoModel else {"trust_remote_code": False}
+    if config(place).get("attn_logit_softcapping") is not None:
+        options["attn_implementation"] = "eager"  # the others leave the soft cap out, or need a GPU
     with understood(f"the model in {place} cannot be loaded"):
         model, info = loader.from_pretrained(
             place, dtype=_dtype(dtype), use_safetensors=True, output_loading_info=True, local_files_only=True, **options

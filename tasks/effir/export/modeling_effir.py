@@ -104,9 +104,12 @@ def narrowed(family, attention, mlp):
         if getattr(config, "is_causal", None) is False:
             attend_both_ways(self)
 
+    # Scaled dot-product attention leaves out Gemma 2's soft cap, which later releases of transformers no longer let happen.
+    capped = getattr(stock_config(), "attn_logit_softcapping", None) is not None
     here = {"__module__": __name__}
     config = type(f"Effir{family}Config", (stock_config,), here | {"model_type": f"effir_{stock_config.model_type}"})
-    model = type(f"Effir{family}Model", (stock_model,), here | {"config_class": config, "__init__": build})
+    sdpa = {"_supports_sdpa": False} if capped else {}
+    model = type(f"Effir{family}Model", (stock_model,), here | sdpa | {"config_class": config, "__init__": build})
     return config, model
 
 
