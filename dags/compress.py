@@ -13,7 +13,7 @@ What then happens, a task each:
 6. `promote` registers the candidate and crowns it if it passed; `announce` emits the asset `effir/champion`; `report` makes the page.
 
 A run ends green with either verdict, which is its **note**. Finished work is found by its digest and not repeated: a run that is killed or
-triggered again redoes only what is missing. Each task's *extra links* lead to its MLflow run, its artifact and the report.
+triggered again redoes only what is missing. Links in each task's *Details* lead to its MLflow run, its artifact and the report.
 
 `deployments.json` gives more DAGs like this one, on a schedule or on assets: `{name, profile, cron | assets, overrides?,
 deadline_hours?}`. A wrong entry is left out, and shows as an import error of `deployments_check.py`.

@@ -45,6 +45,13 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+def timed_out() -> type[Exception]:
+    """What playwright raises where something does not come."""
+    from playwright.sync_api import TimeoutError
+
+    return TimeoutError
+
+
 class Window:
     """A page with what its console said wrong and what it fetched beyond itself."""
 
@@ -57,6 +64,24 @@ class Window:
         self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.fetched.append(request.url))
+
+    def open(self, address: str, text: str) -> None:
+        """Go to a page and wait for a text on it; anew where this machine's network changed meanwhile, which breaks off what is loaded."""
+        for _ in range(5):
+            self.errors.clear()
+            self.page.goto(address)
+            try:
+                self.page.get_by_text(text).first.wait_for(timeout=PATIENCE / 2)
+            except timed_out():
+                if not self.disturbed():
+                    raise
+            if not self.disturbed():
+                return
+            self.page.reload()
+
+    def disturbed(self) -> bool:
+        """Whether what was wrong comes of interfaces of this machine that came or went."""
+        return any("ERR_NETWORK_CHANGED" in one for one in self.errors)
 
     def picture(self, name: str, height: int = 1000) -> None:
         """Keep the upper part of the page, as it looks, among the pictures of the documents, where BROWSER_PICTURES says so."""

@@ -7,6 +7,7 @@ import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.stack, pytest.mark.timeout(1800)]
 WIDTH, HEIGHT = 1400, 1000
+TOLD = "parameters outside the embeddings"
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +56,9 @@ def over(state: str) -> str | None:
 
 
 def test_the_finished_run_shows_its_verdict_and_leads_to_the_report(airflow: Any, stack: Any, clicks: Any) -> None:
-    airflow.page.goto(clicks.run_page(stack.airflow.url, ended["run"]))
-    airflow.page.get_by_text("parameters outside the embeddings").first.wait_for()
+    airflow.open(clicks.run_page(stack.airflow.url, ended["run"]), TOLD)
     airflow.picture("run.png", HEIGHT)
-    airflow.page.goto(f"{clicks.run_page(stack.airflow.url, ended['run'])}/tasks/report")
+    airflow.open(f"{clicks.run_page(stack.airflow.url, ended['run'])}/tasks/report/details", "S3 artifact")
     for name in ("MLflow", "S3 artifact", "Report"):
         assert airflow.page.get_by_role("link", name=name, exact=True).get_attribute("href").startswith("http://127.0.0.1:")
     assert airflow.errors == []
@@ -72,12 +72,12 @@ def mlflow(window: Any, stack: Any) -> Any:
 
 
 def test_mlflow_shows_the_model_and_the_runs(mlflow: Any, stack: Any, fields: dict[str, Any]) -> None:
-    mlflow.page.goto(f"{stack.settings['MLFLOW_TRACKING_URI']}/#/models/{fields['name']}")
-    mlflow.page.get_by_text("Version 1").first.wait_for()
+    mlflow.open(f"{stack.settings['MLFLOW_TRACKING_URI']}/#/models/{fields['name']}", "Version 1")
     mlflow.picture("mlflow.png", 800)
+    assert mlflow.errors == []
     links = stack.airflow._call("GET", f"dags/effir_compress/dagRuns/{ended['run']}/taskInstances/report/links")["extra_links"]
-    mlflow.page.goto(links["Report"].partition("/artifacts/")[0])
-    mlflow.page.get_by_text("parameters outside the embeddings").first.wait_for()
+    mlflow.page.goto("about:blank")
+    mlflow.open(links["Report"].partition("/artifacts/")[0], TOLD)
     mlflow.picture("mlflow-run.png", HEIGHT)
     assert mlflow.errors == []
 

@@ -53,7 +53,12 @@ def test_one_parent_run_a_dag_run_with_the_spec_as_params(client, name):
     assert begun(name)["mlflow_run_id"] == run["mlflow_run_id"]
     assert begun(name, "manual__another")["mlflow_run_id"] != run["mlflow_run_id"]
     found = client.get_run(run["mlflow_run_id"])
-    assert client.get_experiment(found.info.experiment_id).name == f"effir/{name}"
+    experiment = client.get_experiment(found.info.experiment_id)
+    assert experiment.name == f"effir/{name}"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    spec = RunSpec(name=name)
+    assert found.info.run_name == f"{spec.cut_name()} of smollm2-135m-instruct manual__2026-01-01"
+    assert (found.data.tags["effir.base"], found.data.tags["effir.cut"]) == (spec.base_model, spec.cut_name())
     assert found.data.params == {key: str(value) for key, value in RunSpec(name=name).model_dump().items()}
     assert found.data.tags["effir.dag_run_id"] == "manual__2026-01-01"
     assert found.data.tags["effir.airflow_url"] == "http://127.0.0.1:8080/run"

@@ -26,6 +26,7 @@ MODEL_URI = re.compile(r"^models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<ver
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 LONGEST_DESCRIPTION = 4900
 LONGEST_PARAMETER = 5000
+EXPERIMENT = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's pages open on runs and metrics, not on traces
 
 
 # Runs
@@ -304,7 +305,7 @@ def _version(found: dict[str, Any]) -> dict[str, Any]:
 
 def _experiment(api: Api, name: str) -> str:
     try:
-        return api.post("experiments/create", name=name)["experiment_id"]
+        return api.post("experiments/create", name=name, tags=_tags(EXPERIMENT))["experiment_id"]
     except Refused as refusal:
         if refusal.code != "RESOURCE_ALREADY_EXISTS":
             raise
