@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from mlflow.artifacts import download_artifacts
@@ -190,6 +191,12 @@ def readable(path: Path) -> bool:
         return bool(path.read_bytes())
     except OSError:
         return False
+
+
+def test_who_kills_what_was_started_kills_the_server(mlflow: str, place: Layout) -> None:
+    listening = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    (server,) = {one.pid for one in listening if one.laddr.port == place.ports["mlflow"]}
+    assert psutil.Process(server).ppid() == os.getpid()
 
 
 @pytest.mark.parametrize("told", ["{", "[]", '{"operator": "long-enough-password"}', json.dumps(dict.fromkeys(GRANTS, "short"))])

@@ -32,9 +32,16 @@ def main() -> None:
     write_settings(Path(settings), database)
     os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = hashlib.sha256(f"forms {users['operator']}".encode()).hexdigest()
     make_users(users, database)
+    from mlflow import server
     from mlflow.cli import cli
 
+    server._exec_cmd = take_over
     cli.main(["server", "--app-name", "basic-auth", *sys.argv[2:]], prog_name="mlflow")
+
+
+def take_over(command: list[str], *, extra_env: dict[str, str], **_: Any) -> None:
+    """Become the server, which MLflow would start beside this process: it would outlive this one if that is killed, and keep its port."""
+    os.execvpe(command[0], command, os.environ | extra_env)
 
 
 def users_of(path: Path) -> dict[str, str]:
