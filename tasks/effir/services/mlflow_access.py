@@ -35,13 +35,13 @@ def main() -> None:
     from mlflow import server
     from mlflow.cli import cli
 
-    server._exec_cmd = take_over
+    server._exec_cmd = take_over  # type: ignore[assignment]
     cli.main(["server", "--app-name", "basic-auth", *sys.argv[2:]], prog_name="mlflow")
 
 
-def take_over(command: list[str], *, extra_env: dict[str, str], **_: Any) -> None:
+def take_over(cmd: list[str], *, extra_env: dict[str, str], **_: Any) -> None:
     """Become the server, which MLflow would start beside this process: it would outlive this one if that is killed, and keep its port."""
-    os.execvpe(command[0], command, os.environ | extra_env)
+    os.execvpe(cmd[0], cmd, os.environ | extra_env)
 
 
 def users_of(path: Path) -> dict[str, str]:
