@@ -24,6 +24,7 @@ from effir.errors import BadInput
 from effir.export.verify import verify
 from effir.judge import frontier_page
 from effir.judge.frontier import Entry, rows
+from effir.judge.layers import Layers
 from effir.judge.quality import Limits, Scores
 from effir.judge.report import Report, render
 from effir.manifest import File, Manifest, parse
@@ -316,6 +317,10 @@ def test_the_report_shows_hostile_text_as_text() -> None:
     scores = {"ndcg_at_10": 0.5, "recall_at_100": 0.5}
     numbers = dict.fromkeys(("reference", "candidate", "reference_non_embedding", "candidate_non_embedding"), 1)
     rule = {"rule": HOSTILE, "collection": HOSTILE, "value": 1.0, "bound": 1.0, "passed": True, "text": HOSTILE}
+    found = {"reference": 0.3, "candidate": 0.5, "difference": 0.2, "interval": [0.1, 0.3]}
+    importance = {"attention": [0.1, 0.2], "mlp": [0.1, 0.2]}
+    first = {key: {"text": HOSTILE, "relevant": False} for key in ("reference", "candidate")}
+    example = {"query": HOSTILE, "before": 0.0, "after": 0.5, "relevant": HOSTILE, "first": first}
     page = render(
         Report(
             summary={
@@ -323,21 +328,33 @@ def test_the_report_shows_hostile_text_as_text() -> None:
                 "spec_digest": HOSTILE,
                 "verdict": HOSTILE,
                 "reasons": [HOSTILE],
-                "quality": {HOSTILE: {"reference": 0.3, "candidate": 0.5, "difference": 0.2, "interval": [0.1, 0.3]}},
-                "model": {"name": HOSTILE, "version": HOSTILE},
+                "quality": {HOSTILE: found},
+                "mean": found,
+                "metric": HOSTILE,
+                "report": HOSTILE,
+                "model": {"name": HOSTILE, "version": HOSTILE, "aliases": [HOSTILE]},
                 "params": numbers,
                 "speedup": {"query": 1.0, "document": 1.0, "query_interval": [1.0, 1.0], "document_interval": [1.0, 1.0]},
                 "phases": [{"name": HOSTILE, "state": HOSTILE, "cached": True, "seconds": 1.0, "forward_passes": 0}],
             },
             verdict={"rules": [rule], "method": HOSTILE, "confidence": 0.95, "resamples": 1, "seed": 0},
             overview={"models": ["reference"], "collections": {HOSTILE: {"reference": scores}}},
-            speed={"query": side, "document": side, "protocol": HOSTILE, "machine": {}},
-            spec={"name": HOSTILE, "margin": 0.1, "query_template": HOSTILE, "collections": HOSTILE},
+            speed={"query": side, "document": side, "protocol": HOSTILE, "machine": {HOSTILE: HOSTILE}},
+            spec={
+                "name": HOSTILE,
+                "base_model": HOSTILE,
+                "variant": HOSTILE,
+                "margin": 0.1,
+                "query_template": HOSTILE,
+                "collections": HOSTILE,
+            },
             provenance=[{"name": HOSTILE, "phase": HOSTILE, "digest": HOSTILE, "created": HOSTILE, "seconds": 1.0}],
             environment={HOSTILE: HOSTILE},
             created=HOSTILE,
             training={HOSTILE: [(1, 2.0), (2, 1.0)]},
-            images={HOSTILE: b"png"},
+            tokens={HOSTILE: 1},
+            layers=Layers(HOSTILE, importance, importance, [4, 4], [4, 0], [1]),
+            examples={HOSTILE: {"wins": [example], "losses": [example]}},
             links={HOSTILE: HOSTILE, "run": "javascript:alert(1)"},
         )
     )
