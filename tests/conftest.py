@@ -162,6 +162,11 @@ class Stack:
     airflow: Airflow
     alerts: list[dict[str, Any]]
 
+    def events(self, asset: str) -> list[dict[str, Any]]:
+        """What was told with each event of an asset, newest first. Airflow 3.3 does not answer while a run that one started is queued."""
+        found = eventually(lambda: self.airflow._call("GET", "assets/events?limit=100&order_by=-timestamp"))["asset_events"]
+        return [event["extra"] for event in found if event["name"] == asset]
+
 
 class Webhook(http.server.BaseHTTPRequestHandler):
     """Keeps the alerts that it is sent."""

@@ -156,9 +156,7 @@ def test_a_promoted_model_is_the_champion(second: dict[str, Any], stack: Any) ->
     assert second["verdict"] == "promoted"
     assert second["reasons"][-1] == "approved by admin"
     assert second["model"] == {"name": "tiny", "version": "1", "aliases": ["challenger", "champion"]}
-    events = stack.airflow._call("GET", "assets/events?limit=100&order_by=-timestamp")["asset_events"]
-    crowned = [event for event in events if event["name"] == "effir/champion"]
-    assert [event["extra"]["version"] for event in crowned] == ["1"]
+    assert [told["version"] for told in stack.events("effir/champion")] == ["1"]
 
 
 def test_a_client_ranks_with_what_env_prints_alone(second: dict[str, Any], stack: Any) -> None:

@@ -49,8 +49,7 @@ def test_a_run_takes_the_champion_back_and_goes_no_further(stack: Any, eventuall
     record = promotions.latest(Store(), "shelf")
     assert (record["action"], record["why"]) == ("rollback", ["users complain"])
     assert record["who"] == f"admin (Airflow run {run['dag_run_id']})"
-    events = stack.airflow._call("GET", "assets/events?limit=100&order_by=-timestamp")["asset_events"]
-    assert {"name": "shelf", "version": "1", "aliases": ["champion"]} in [one["extra"] for one in events if one["name"] == "effir/champion"]
+    assert {"name": "shelf", "version": "1", "aliases": ["champion"]} in stack.events("effir/champion")
 
     refused = ended(stack, eventually, ROLLBACK, {"name": "shelf"})
     assert refused["state"] == "failed"
