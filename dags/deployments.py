@@ -5,17 +5,16 @@ in place of `cron`. What is wrong with an entry is said in one sentence; the oth
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import CronTriggerTimetable
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowTimetableInvalid, ParamValidationError
+from airflow.sdk.exceptions import AirflowTimetableInvalid
 
+import entries
 from form import params
 
 FIELDS = ("name", "profile", "cron", "assets", "overrides", "deadline_hours")
@@ -38,23 +37,16 @@ class Deployment:
     deadline_hours: float | None = None
 
 
-def place() -> Path:
-    """Where the entries are: deployments.json here, or the file that EFFIR_DEPLOYMENTS names."""
-    return Path(os.environ.get("EFFIR_DEPLOYMENTS") or Path(__file__).parent / "deployments.json")
-
-
 def deployments() -> tuple[list[Deployment], list[str]]:
     """The right entries, and a sentence for everything that is wrong."""
-    path = place()
+    path = entries.place("EFFIR_DEPLOYMENTS", "deployments.json")
     try:
-        entries = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        return [], [f"{path} cannot be read as JSON ({error}): no deployment runs until it can"]
-    if not isinstance(entries, list):
-        return [], [f"{path} must hold a list of entries, and holds {type(entries).__name__}: write [{{…}}, {{…}}]"]
+        listed = entries.read(path, "no deployment runs")
+    except ValueError as error:
+        return [], [str(error)]
     right: dict[str, Deployment] = {}
     wrong: list[str] = []
-    for number, entry in enumerate(entries, 1):
+    for number, entry in enumerate(listed, 1):
         found = list(faults(entry))
         if not found and entry["name"] in right:
             found = [("name", "is the name of an entry above: every entry needs one of its own")]
@@ -120,11 +112,4 @@ def spec_faults(profile: Any, overrides: Any) -> Iterator[tuple[str, str]]:
     known = params()
     asked = {"profile": (known.pop("profile"), profile)}
     asked |= {f"overrides.{name}": (known.get(name), value) for name, value in overrides.items()}
-    for name, (param, value) in asked.items():
-        if param is None:
-            yield name, "is no field of the spec"
-            continue
-        try:
-            param.resolve(value)
-        except ParamValidationError as error:
-            yield name, f"is wrong: {str(error).splitlines()[0]}"
+    yield from ((name, fault) for name, (param, value) in asked.items() if (fault := entries.field_fault(param, value)))

@@ -9,15 +9,14 @@ index. Readers see the old index until then (docs/consume.md).
 
 import datetime
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Param, dag, task
-from airflow.sdk.exceptions import AirflowSkipException, ParamValidationError
+from airflow.sdk.exceptions import AirflowSkipException
 
 import alerts
+import entries
 from assets import CHAMPION
 from form import params as fields
 from pools import mapped_computing, shards_at_once
@@ -31,36 +30,24 @@ LABEL = "{{ task.arguments['collection'] }} · {{ task.arguments['shard'] }}"
 CORPUS = "{{ task.arguments['collection'] }}"
 
 
-def entries() -> list[dict[str, Any]]:
-    """What is to be indexed: indexes.json here, or the file that EFFIR_INDEXES names. Raises ValueError, a sentence for each fault."""
-    path = Path(os.environ.get("EFFIR_INDEXES") or Path(__file__).parent / "indexes.json")
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}): nothing is indexed until it can") from None
-    if not isinstance(found, list):
-        raise ValueError(f"{path} must hold a list of entries, and holds {type(found).__name__}: write [{{…}}, {{…}}]")
+def wanted() -> list[dict[str, Any]]:
+    """What is to be indexed, by indexes.json or the file that EFFIR_INDEXES names. Raises ValueError, a sentence for each fault."""
+    path = entries.place("EFFIR_INDEXES", "indexes.json")
+    found = entries.read(path, "nothing is indexed")
     if wrong := [f"{path}, entry {number}, {fault}" for number, entry in enumerate(found, 1) for fault in faults(entry)]:
         raise ValueError("\n".join(wrong))
     return found
 
 
 def faults(entry: Any) -> Iterator[str]:
-    """What is wrong with an entry, by the schema that the trigger form is made from."""
+    """What is wrong with an entry."""
     if not isinstance(entry, dict):
         yield f"is {json.dumps(entry)}, must be an object with name and collections"
         return
     known = fields()
     del known["profile"]
     yield from (f"{name} is missing" for name in NEEDED if not entry.get(name))
-    for name, value in entry.items():
-        try:
-            if name not in known:
-                yield f"{name} is no field of the spec"
-            else:
-                known[name].resolve(value)
-        except ParamValidationError as error:
-            yield f"{name} is wrong: {str(error).splitlines()[0]}"
+    yield from (f"{name} {fault}" for name, value in entry.items() if (fault := entries.field_fault(known.get(name), value)))
 
 
 @task
@@ -128,5 +115,5 @@ def reindex(listed: list[dict[str, Any]]) -> DAG:
     return flow()
 
 
-if asked := entries():
+if asked := wanted():
     reindex(asked)

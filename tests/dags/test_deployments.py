@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 SCRIPT = """
-import deployments, os
+import deployments, os, pathlib
 told = {}
 for name, text in json.loads(os.environ["TEXTS"]).items():
-    path = deployments.Path(os.environ["FOLDER"], name + ".json")
+    path = pathlib.Path(os.environ["FOLDER"], name + ".json")
     path.write_text(text)
     os.environ["EFFIR_DEPLOYMENTS"] = str(path)
     right, wrong = deployments.deployments()
     bag = DagBag(sys.argv[1])
     told[name] = {"right": [one.name for one in right], "wrong": wrong, "dags": sorted(bag.dags), "errors": bag.import_errors}
-os.environ["EFFIR_DEPLOYMENTS"] = str(deployments.Path(os.environ["FOLDER"], "mixed.json"))
+os.environ["EFFIR_DEPLOYMENTS"] = str(pathlib.Path(os.environ["FOLDER"], "mixed.json"))
 os.environ["AIRFLOW__CORE__EXECUTOR"] = "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor,LocalExecutor"
 told["pods"] = {"right": [[one.name, one.deadline_hours] for one in deployments.deployments()[0]], "wrong": deployments.deployments()[1]}
 print(json.dumps(told))

@@ -20,12 +20,12 @@ print(json.dumps(found))
 CALLS = """
 import reindex
 from airflow.sdk.exceptions import AirflowSkipException
-dag = reindex.reindex(reindex.entries())
+dag = reindex.reindex(reindex.wanted())
 event = lambda **extra: types.SimpleNamespace(extra=extra)
 
 def due(name=None, *events):
     try:
-        return [one["spec"]["name"] for one in dag.get_task("due").python_callable(reindex.entries(), {"name": name}, {"asset": events})]
+        return [one["spec"]["name"] for one in dag.get_task("due").python_callable(reindex.wanted(), {"name": name}, {"asset": events})]
     except AirflowSkipException as skipped:
         return str(skipped)
 
