@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+from effir import quick_start  # noqa: F401  # isort: skip
 from transformers import AutoModel
 
 from effir.compress.anatomy import SUPPORTED, Anatomy, anatomy_of, has_attention, has_mlp, layers_of, widths

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from effir import quick_start  # noqa: F401  # isort: skip
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
