@@ -4,6 +4,8 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -401,9 +403,10 @@ def search(
     from rich.console import Console
 
     from effir import searching
+    from effir.services import local
 
     if model.startswith("models:/") or collection.startswith("s3://"):
-        _reach_registry()
+        local.connect("MLFLOW_TRACKING_URI")
     found = searching.search(collection, query, model, top, _say)
     print(json.dumps(found, indent=1)) if as_json else Console().print(searching.table(found))
 
@@ -424,9 +427,10 @@ def serve(
     """Serve a retriever over HTTP, as OpenAI's embeddings API; a new champion takes over without a request lost (docs/consume.md)."""
     from effir.serve import server
     from effir.serve.limits import Limits
+    from effir.services import local
 
     if model.startswith("models:/"):
-        _reach_registry()
+        local.connect("MLFLOW_TRACKING_URI")
     limits = Limits(batch_tokens, wait_ms / 1000, queue, max_texts, max_characters)
     server.run(model, host, port, poll, limits, device, _say)
 
@@ -454,11 +458,11 @@ def rollback(
     as_json: Annotated[bool, typer.Option("--json", help="Print the log's record as JSON, and nothing else, on standard output.")] = False,
 ) -> None:
     """Bring a former champion back in one act; refused where one of its files is gone or damaged."""
-    from effir.services import promotions
+    from effir.services import local, promotions
     from effir.services import rollback as going_back
     from effir.services.store import Store
 
-    _reach_registry()
+    local.connect("MLFLOW_TRACKING_URI")
     record = going_back.rollback(Store(), name, str(to) if to else None, why, who=promotions.author())
     print(json.dumps(record, indent=1) if as_json else promotions.sentence(record))
 
@@ -529,32 +533,15 @@ def spec_schema() -> dict[str, Any]:
     return RunSpec.model_json_schema() | {"profiles": profile_names()}
 
 
-def _model_folder(model: str) -> Any:
-    """A model as a local folder, as a context: models:/ addresses are downloaded for its length."""
-    from contextlib import contextmanager
+@contextmanager
+def _model_folder(model: str) -> Iterator[Path]:
+    """A model as a local folder: one that is registered is downloaded for the context's length."""
+    from effir.services import local, registry, scratch
 
-    @contextmanager
-    def folder() -> Any:
-        if not model.startswith("models:/"):
-            if not Path(model).is_dir():
-                raise BadInput(f"{model} is no folder: name a folder with an exported model, or models:/NAME@ALIAS")
-            yield Path(model)
-            return
-        from effir.services import registry, scratch
-
-        _reach_registry()
-        with scratch.folder("model") as own:
-            yield registry.download_model(model, own)
-
-    return folder()
-
-
-def _reach_registry() -> None:
-    """MLflow by the environment where it names one, otherwise the running stack's."""
-    from effir.services import local
-
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        os.environ.update(local.client_environment())
+    if model.startswith("models:/"):
+        local.connect("MLFLOW_TRACKING_URI")
+    with scratch.folder("model") as own:
+        yield registry.local_folder(model, own)
 
 
 def _end(sentence: str, code: int, lost: bool = False) -> NoReturn:

@@ -1,7 +1,6 @@
 """Finding runs by what a person has at hand, to set them side by side."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,14 @@ from effir.services.store import Store
 
 NAMED = "name a run by its id, by the file that `effir run` wrote (last-run.json), or by its report's s3:// address"
 
-STORES = {"EFFIR_STORE", "AWS_ENDPOINT_URL_S3"}
+STORES = ("EFFIR_STORE", "AWS_ENDPOINT_URL_S3")
 
 
 def show(first: str, second: str, page: Path | None = None, as_json: bool = False) -> None:
     """Print what two runs have in common and what not, as a table or as JSON, and write it as a page where one is named."""
     from effir import tables
 
-    if not STORES & set(os.environ):
-        os.environ.update(local.client_environment())
+    local.connect(*STORES)
     store = Store()
     found = compare_runs(find(first, store), find(second, store))
     if page:

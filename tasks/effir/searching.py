@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from effir.corpora import corpus
-from effir.errors import BadInput
 from effir.export.loading import load_encoder
 from effir.manifest import MANIFEST
 from effir.names import is_name
@@ -33,9 +32,10 @@ def search(source: str, query: str, model: str, top: int, say: Callable[[str], N
             version = pointer["model"]["version"]
             say(f"the index of {pointer['at']} answers: {pointer['documents']} documents by version {version}")
             model = f"models:/{pointer['model']['name']}/{version}"
-            encoder, index, of = _encoder(model, own), read(folder), _stored_text(pointer["corpus"], own)
+            encoder = load_encoder(registry.local_folder(model, own / "model"))
+            index, of = read(folder), _stored_text(pointer["corpus"], own)
         else:
-            pointer, encoder = None, _encoder(model, own)
+            pointer, encoder = None, load_encoder(registry.local_folder(model, own / "model"))
             index, of = _encoded(source, name, encoder, own, say)
         (hits,) = index.search(encoder.encode([query], "query"), top)
         rows = [{"rank": rank, "score": hit.score, "id": hit.id} | of(hit)._asdict() for rank, hit in enumerate(hits, 1)]
@@ -64,14 +64,6 @@ def _indexing(model: str, name: str) -> str | None:
         return None
     pointer = indexes.current(Store(), parsed["name"], name)
     return parsed["name"] if pointer and parsed["version"] in (None, pointer["model"]["version"]) else None
-
-
-def _encoder(model: str, own: Path) -> Encoder:
-    if model.startswith("models:/"):
-        return load_encoder(registry.download_model(model, own / "model"))
-    if not Path(model).is_dir():
-        raise BadInput(f"{model} is no folder: name a folder with an exported model, or models:/NAME@ALIAS")
-    return load_encoder(Path(model))
 
 
 def _stored_text(corpus: str, own: Path) -> Callable[[Hit], Document]:

@@ -1,6 +1,5 @@
 """Other formats of an exported model, written on demand: `effir export MODEL --to onnx`. Each carries the golden embeddings along."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -63,8 +62,8 @@ def export(source: Path, to: str, folder: Path) -> dict[str, float]:
         chosen.write(inner, made)
         (made / "README.md").write_text(_card(inner, made, chosen))
         about = {"settings": strictjson.table(inner / loading.SETTINGS)["settings"], "format": to}
-        _write(made / loading.SETTINGS, about)
-        _write(made / loading.SETTINGS, about | {"files": writer.digests(made)})
+        writer.write_json(made, {loading.SETTINGS: about})
+        writer.write_json(made, {loading.SETTINGS: about | {"files": writer.digests(made)}})
         found = differences(made)
         if not max(found.values()) <= TOLERANCE:
             raise EffirError(
@@ -101,7 +100,7 @@ def _write_decilm(reader: str) -> Callable[[Path, Path], None]:
         decilm.check(model, loading.load_settings(inner), reader)
         if reader == "llama.cpp":
             decilm.check_tokenizer(inner / "tokenizer.json", model.config.vocab_size)
-        _write(folder / "config.json", decilm.describe(model, reader))
+        writer.write_json(folder, {"config.json": decilm.describe(model, reader)})
         shutil.copyfile(configuration_decilm.__file__, folder / "configuration_decilm.py")
         save_torch_state_dict(decilm.tensors(model, reader), folder, max_shard_size="2GB", metadata={"format": "pt"})
 
@@ -117,7 +116,8 @@ def _decilm_encoder(folder: Path) -> Encoder:
 
 def _write_onnx(inner: Path, folder: Path) -> None:
     onnx_graph.write(inner, folder)
-    _write(folder / "config.json", {name: value for name, value in strictjson.table(inner / "config.json").items() if name != "auto_map"})
+    described = {name: value for name, value in strictjson.table(inner / "config.json").items() if name != "auto_map"}
+    writer.write_json(folder, {"config.json": described})
 
 
 def _onnx_encoder(folder: Path) -> Any:
@@ -137,10 +137,6 @@ def _card(inner: Path, made: Path, chosen: Format) -> str:
         pooling=settings.pooling,
         pad=repr(told["pad_token"]),
     )
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 _OWN = Path(configuration_decilm.__file__)

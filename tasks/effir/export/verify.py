@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,13 @@ def _difference(name: str, load: Callable[..., Vectors], inner: Path, about: dic
         raise
     except Exception as error:
         raise EffirError(f"{inner} cannot be loaded by {name}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}") from error
-    gaps = [largest_gap(found[kind], golden[kind]) for kind in golden]
-    return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
+    return farthest(found, golden)
 
 
 def against_golden(inner: Path, encode: Callable[[list[str], str], NDArray[Any]]) -> float:
     """Largest absolute difference of what `encode` (texts, kind) gives from a folder's golden embeddings; NaN if there is one."""
     golden, texts = read_arrays(inner / "golden.safetensors"), json.loads((inner / "golden.json").read_text())["texts"]
-    gaps = [largest_gap(encode(texts, kind), expected) for kind, expected in golden.items()]
-    return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
+    return farthest({kind: encode(texts, kind) for kind in golden}, golden)
 
 
 def served(folder: Path, embed: Callable[[list[str]], NDArray[Any]], name: str) -> dict[str, float]:
@@ -103,6 +101,12 @@ def served(folder: Path, embed: Callable[[list[str]], NDArray[Any]], name: str) 
             f"allowed are {SERVED}; look at its pooling (here: {settings.pooling}) and whether it ends texts as the tokenizer here does"
         )
     return {name: found}
+
+
+def farthest(found: Mapping[str, NDArray[Any]], golden: Vectors) -> float:
+    """Largest absolute difference of any kind's embeddings from the golden ones; infinity if shapes differ, NaN if one holds a NaN."""
+    gaps = [largest_gap(found[kind], expected) for kind, expected in golden.items()]
+    return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
 
 
 def largest_distance(one: NDArray[Any], other: NDArray[Any]) -> float:

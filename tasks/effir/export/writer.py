@@ -64,13 +64,11 @@ def write(
         inner.mkdir(parents=True)
         _write_model(model, cut, inner)
         tokenizer.save(tokenizer.portable(source_tokenizer, settings), inner)
-        _write_json(
-            inner, sentence_files(settings, model.config.hidden_size, installed(("sentence-transformers", "transformers", "torch")))
-        )
+        write_json(inner, sentence_files(settings, model.config.hidden_size, installed(("sentence-transformers", "transformers", "torch"))))
         (inner / "README.md").write_text(card(model, settings, cut, origin))
-        _write_json(inner, {loading.SETTINGS: {"settings": asdict(settings)}})
+        write_json(inner, {loading.SETTINGS: {"settings": asdict(settings)}})
         _write_golden(inner, golden_texts)
-        _write_json(inner, {loading.SETTINGS: {"settings": asdict(settings), "files": digests(inner)}})
+        write_json(inner, {loading.SETTINGS: {"settings": asdict(settings), "files": digests(inner)}})
         write_mlmodel(made, model.config.hidden_size)
         folder.mkdir(exist_ok=True)
         for one in sorted(made.iterdir(), key=lambda path: path.name == "MLmodel"):
@@ -85,7 +83,7 @@ def digests(inner: Path) -> dict[str, str]:
 
 def _write_model(model: Any, cut: Cut | None, inner: Path) -> None:
     dtype = reduce(torch.promote_types, (one.dtype for one in model.parameters()))
-    _write_json(inner, {"config.json": model_config(model, cut, dtype)})
+    write_json(inner, {"config.json": model_config(model, cut, dtype)})
     shutil.copyfile(modeling_effir.__file__, inner / "modeling_effir.py")
     weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
     save_torch_state_dict(weights, inner, max_shard_size="2GB", metadata={"format": "pt"})
@@ -95,10 +93,11 @@ def _write_golden(inner: Path, texts: Sequence[str]) -> None:
     encoder = loading.load_encoder(inner, torch.float32)
     save_file({kind: encoder.encode(list(texts), kind) for kind in KINDS}, inner / "golden.safetensors")
     tokens = {kind: encoder.tokenize(list(texts), kind) for kind in KINDS}
-    _write_json(inner, {"golden.json": {"dtype": "float32", "texts": list(texts), "tokens": tokens}})
+    write_json(inner, {"golden.json": {"dtype": "float32", "texts": list(texts), "tokens": tokens}})
 
 
-def _write_json(folder: Path, files: dict[str, Any]) -> None:
+def write_json(folder: Path, files: dict[str, Any]) -> None:
+    """Write each file of a folder, by its name, as JSON."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

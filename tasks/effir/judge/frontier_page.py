@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from effir.judge.frontier import Contrast, Row
 from effir.judge.report import environment
-from effir.judge.tradeoff import Point, tradeoff
+from effir.judge.tradeoff import Point, against_reference, tradeoff
 from effir.spec import RunSpec
 
 
@@ -31,5 +31,5 @@ def _point(row: Row, collection: str | None) -> Point:
     if row.difference is None or not row.interval or collection is not None:
         return Point(row.arm, quality, None, speed, row.best)
     low, high = (quality + 100 * (end - row.difference) for end in row.interval)
-    told = f"; {100 * row.difference:+.1f} against the reference ({100 * row.interval[0]:+.1f} to {100 * row.interval[1]:+.1f})"
+    told = against_reference(row.difference, row.interval)
     return Point(row.arm, quality, (low, high), speed, row.best, told)

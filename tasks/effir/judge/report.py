@@ -12,7 +12,7 @@ from markupsafe import Markup
 from effir.judge.headline import gains
 from effir.judge.layers import Layers, importance, widths
 from effir.judge.pictures import Interval, curves, intervals
-from effir.judge.tradeoff import Point, tradeoff
+from effir.judge.tradeoff import Point, against_reference, tradeoff
 
 MODELS = ("base", "bm25", "minilm", "reference", "candidate", "champion")
 METRICS = {"ndcg_at_10": "nDCG@10", "recall_at_100": "Recall@100"}
@@ -195,7 +195,7 @@ def _points(report: Report) -> list[Point]:
     ]
     speed = report.summary["speedup"]
     low, high = (100 * (mean["reference"] + end) for end in mean["interval"])
-    told = f"; {100 * mean['difference']:+.1f} against the reference ({100 * mean['interval'][0]:+.1f} to {100 * mean['interval'][1]:+.1f})"
+    told = against_reference(mean["difference"], mean["interval"])
     candidate = Point("candidate", 100 * mean["candidate"], (low, high), (speed["document"], *speed["document_interval"]), True, told)
     return [*levels, Point("reference", 100 * mean["reference"], None, (1.0, 1.0, 1.0)), candidate]
 

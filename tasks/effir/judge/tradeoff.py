@@ -27,22 +27,30 @@ class Point:
     told: str = ""
 
 
+def against_reference(difference: float, interval: Sequence[float]) -> str:
+    """What a point's `told` says of its mean difference from the reference (fractions of 1), with the interval."""
+    return f"; {100 * difference:+.1f} against the reference ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+
+
 def tradeoff(points: Sequence[Point], title: str, *, frontier: bool = True) -> str:
     """The picture as SVG, empty where nothing was timed; frontier: join the best by a line."""
     timed = [point for point in points if point.speed]
     if not timed:
         return ""
-    speeds = [end for point in timed if point.speed for end in point.speed]
-    heights = [end for point in points for end in (point.quality, *(point.interval or ()))]
-    x = _scale(widened(min(speeds), max(speeds)), LEFT, RIGHT)
-    y = _scale(widened(min(heights), max(heights)), BOTTOM, TOP)
-    parts = [*_axes(widened(min(speeds), max(speeds)), widened(min(heights), max(heights)), x, y)]
+    speeds = _range([end for point in timed if point.speed for end in point.speed])
+    heights = _range([end for point in points for end in (point.quality, *(point.interval or ()))])
+    x, y = _scale(speeds, LEFT, RIGHT), _scale(heights, BOTTOM, TOP)
+    parts = [*_axes(speeds, heights, x, y)]
     parts += _levels([point for point in points if not point.speed], y)
     best = sorted((point.speed[0], point.quality) for point in timed if point.speed and point.best)
     if frontier:
         parts.append(f'<polyline class="line line2" points="{" ".join(f"{x(speed):.1f},{y(quality):.1f}" for speed, quality in best)}"/>')
     parts += [_dot(point, x, y) for point in timed]
     return svg(BOTTOM + 50, parts, title)
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    return widened(min(values), max(values))
 
 
 def _scale(ends: tuple[float, float], first: float, last: float) -> Scale:

@@ -74,9 +74,9 @@ def client_environment() -> dict[str, str]:
     return programs.client_environment(layout.layout_of())
 
 
-def connect() -> dict[str, str]:
-    """Client settings from the environment where EFFIR_AIRFLOW_URL is set there, otherwise the running stack's, put into os.environ."""
-    if "EFFIR_AIRFLOW_URL" not in os.environ:
+def connect(*named: str) -> dict[str, str]:
+    """Client settings from the environment where one of these is set there, otherwise the running stack's, put into os.environ."""
+    if not set(named or ("EFFIR_AIRFLOW_URL",)) & set(os.environ):
         os.environ.update(client_environment())
     return dict(os.environ)
 

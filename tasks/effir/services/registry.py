@@ -234,6 +234,15 @@ def download_model(uri: str, folder: Path) -> Path:
     return folder / "model" if (folder / "model" / "config.json").is_file() else folder
 
 
+def local_folder(model: str, folder: Path) -> Path:
+    """A model's folder: a local one as it is, a registered one (models:/…) copied into `folder`. Raises BadInput if there is none."""
+    if model.startswith("models:/"):
+        return download_model(model, folder)
+    if not Path(model).is_dir():
+        raise BadInput(f"{model} is no folder: name a folder with an exported model, models:/NAME@ALIAS or models:/NAME/VERSION")
+    return Path(model)
+
+
 def _download_artifact(uri: str, version: dict[str, Any], folder: Path) -> None:
     """Copy an artifact that was registered, every byte as its manifest has it, which must be the one that was registered."""
     source, store = version["source"].rstrip("/"), Store()
