@@ -1,0 +1,50 @@
+"""Ours beside a peer, alternately: ratios with their spread."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Pairs:
+    """What came of a row. ratios: ours against the peer, one for each pair of runs, 1 for equal, above 1 for faster.
+
+    limit: ours against the machine's measured limit (0 to 1), None where the row has none; told: figures beside it.
+    """
+
+    ratios: list[float]
+    limit: float | None = None
+    told: dict[str, float | str] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """The median pair."""
+        return statistics.median(self.ratios)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The smallest and the largest pair."""
+        return min(self.ratios), max(self.ratios)
+
+
+def seconds(act: Callable[[], object]) -> float:
+    """How long it took."""
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def alternate(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of each, after one of each that does not count; who goes first changes from round to round."""
+    ours(), peer()
+    found: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds):
+        for which in ((0, 1), (1, 0))[number % 2]:
+            found[which].append(seconds((ours, peer)[which]))
+    return found
+
+
+def ratios(ours: list[float], peer: list[float]) -> list[float]:
+    """The peer's seconds over ours, pair by pair."""
+    return [theirs / mine for mine, theirs in zip(ours, peer, strict=True)]
