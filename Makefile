@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-stack test-rest lint format audit licences sbom test-gpu test-export test-browser test-containers faults soak images chart stack stack-down schema lock clean
+.PHONY: help setup demo test test-stack test-rest lint format audit licences sbom test-gpu test-export test-browser test-containers faults soak bench images chart stack stack-down docs schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -76,6 +76,9 @@ test-containers: $(READY)  ## the tests on a real Docker engine, started where n
 faults: $(READY)  ## kill phases, restart services, do S3 wrong, and print what came of it (SHARE=0.1 for a tenth; SEED=N)
 	@$(BIN)/python -m tests.faults.run $(if $(SHARE),--share $(SHARE)) $(if $(SEED),--seed $(SEED))
 
+bench: $(READY)  ## ours beside what a user would pick instead, measured here and now; .effir/bench.json (ROWS=part,of,names)
+	@$(BIN)/python -m tests.bench.run $(if $(ROWS),--rows $(ROWS))
+
 soak: $(READY)  ## 25 whole runs in a row in one stack: nothing may grow (RUNS=N)
 	@$(BIN)/python -m tests.faults.soak $(if $(RUNS),--runs $(RUNS))
 
@@ -87,9 +90,13 @@ chart: $(READY)  ## lint, render, validate and test the Helm chart (fetches helm
 	$(BIN)/python helm/get >/dev/null
 	$(BIN)/pytest -m "not stack" tests/chart
 
-schema: $(READY)  ## write dags/spec.schema.json, from which the trigger form is made, and docker/s3.json, who may do what in S3
+docs: $(READY)  ## the documents as a site in .effir/site; a link that leads nowhere ends it
+	@$(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+
+schema: $(READY)  ## what is made from the code: the trigger form's schema, who may do what in S3, docs/reference
 	@$(BIN)/effir spec --schema > dags/spec.schema.json
 	$(BIN)/effir policies --identities > docker/s3.json
+	$(BIN)/python docs/site/reference
 
 lock:  ## compile the pins in requirements/all.txt anew
 	@requirements/setup lock

@@ -1,14 +1,10 @@
 """The whole job on a tiny model, through real S3, MLflow and Airflow, as a person starts it."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,83 +12,14 @@ import psutil
 import pytest
 import requests
 
-from effir.services.airflow import Airflow
 from effir.services.store import Store
+
+from .runs import effir, run
 
 FIELDS = {
     "dag_run_id", "spec_digest", "verdict", "reasons", "model", "params", "speedup", "metric", "quality", "mean", "phases", "report",
 }  # fmt: skip
 COMPUTING = {"prepare", "teacher", "importance", "depth", "slim", "narrow", "finetune", "encode", "evaluate", "speed", "verify"}
-
-
-def load(name: str) -> Any:
-    """A module beside this one."""
-    given = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(given)
-    given.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def overrides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a tiny run is made from, its corpus in four shards; the same for every run."""
-    return load("tiny").overrides(tmp_path_factory.mktemp("tiny"), shard_documents=13)
-
-
-def effir(*arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
-    """Run a command as a person would."""
-    return subprocess.run([sys.executable, "-m", "effir.cli", *arguments], capture_output=True, text=True, input=text, timeout=1800)
-
-
-def run(overrides: dict[str, Any], **changes: Any) -> "subprocess.CompletedProcess[str]":
-    given = {name: value for name, value in (overrides | changes).items() if value is not None}
-    return effir("run", "--profile", "demo", "--json", *(part for name, value in given.items() for part in ("--set", f"{name}={value}")))
-
-
-@pytest.fixture(scope="module")
-def first(stack_home: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The summary of a first run, whose candidate is larger than allowed."""
-    return outcome(stack_home, 3, overrides | {"max_parameters": 1000})
-
-
-@pytest.fixture(scope="module")
-def second(first: dict[str, Any], stack_home: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The summary of the same run without that limit, after a person was asked and said yes."""
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(approve, stack_home)
-        summary = outcome(stack_home, 0, overrides | {"approval": True, "approval_hours": 1})
-    assert asked.result()["body"].startswith("# Promoted")
-    return summary
-
-
-def approve(home: Path) -> dict[str, Any]:
-    """Answer what Airflow asks next with yes; returns what was shown.
-
-    Not at once: an answer that comes before the scheduler has noticed that the task waits costs a try, and the question is asked anew.
-    """
-    ports, secrets = (json.loads((home / "stack" / name).read_text()) for name in ("ports.json", "secrets.json"))
-    airflow = Airflow(f"http://127.0.0.1:{ports['airflow']}", "admin", secrets["airflow_password"])
-    runs, deadline = "dags/effir_compress/dagRuns", time.monotonic() + 1500
-    while time.monotonic() < deadline:
-        asked = airflow._call("GET", f"{runs}/~/hitlDetails?response_received=false")["hitl_details"]
-        for shown in (one for one in asked if one["task_instance"]["state"] == "awaiting_input"):
-            time.sleep(5)
-            place = f"{runs}/{shown['task_instance']['dag_run_id']}/taskInstances/approval/-1/hitlDetails"
-            airflow._call("PATCH", place, json={"chosen_options": ["Approve"], "params_input": {}})
-            return shown
-        time.sleep(1)
-    raise AssertionError("nobody was asked")
-
-
-def outcome(home: Path, code: int, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The summary of a run that ends with this exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EFFIR_HOME", str(home))
-        patch.delenv("EFFIR_AIRFLOW_URL", raising=False)
-        done = run(overrides)
-    assert done.returncode == code, done.stderr[-3000:]
-    assert json.loads((home / "last-run.json").read_text()) == json.loads(done.stdout)
-    return json.loads(done.stdout)
 
 
 @pytest.mark.timeout(1800)
