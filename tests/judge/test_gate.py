@@ -172,12 +172,16 @@ def test_a_champion_without_a_collection_cannot_be_beaten_there(case, failing):
     assert "the champion has no scores on papers" in verdict.reasons[0]
 
 
-def test_the_champion_itself_is_promoted_without_a_new_trial(case):
+def test_the_champion_itself_is_judged_by_the_limits_and_not_against_itself(case, failing):
     case.champion = {"version": "3", "digest": "cand"}
-    case.scores = {}
     verdict = judge(*case.arguments())
     assert (verdict.verdict, verdict.reasons) == ("promoted", ["already champion"])
-    assert [rule.rule for rule in verdict.rules] == ["already_champion"]
+    assert not any("champion" in rule.rule for rule in verdict.rules) and len(verdict.rules) > 5
+    case.limits["max_parameters"] = 10
+    verdict = judge(*case.arguments())
+    assert verdict.verdict == "rejected" and failing(verdict) == [("parameters", None)]
+    case.scores = {}
+    assert judge(*case.arguments()).verdict == "rejected", "a rule that cannot be judged does not hold"
 
 
 def test_the_same_input_gives_the_same_verdict(case):

@@ -38,11 +38,14 @@ def test_the_gate_is_evaluated_anew_each_time(judged):
     assert first["digest"] != second["digest"]
 
 
-def test_the_champion_itself_needs_no_new_trial(judged):
+def test_the_champion_itself_is_judged_by_this_run_s_rules(judged):
     judged.prepare()
     assert judged.crown() == judged.inputs["candidate"]
     result = judged.execute("gate")
     assert (result["output"]["verdict"], result["output"]["reasons"]) == ("promoted", ["already champion"])
+    judged.spec["max_parameters"] = 10
+    result = judged.execute("gate")
+    assert result["output"]["verdict"] == "rejected" and "at most 10 are allowed" in result["output"]["reasons"][0]
 
 
 def test_the_candidate_has_to_match_the_champion_too(judged):

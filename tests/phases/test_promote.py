@@ -41,6 +41,16 @@ def test_a_passed_candidate_is_crowned_by_reference_to_its_folder(judged):
     assert {one.dataset.name for one in run.inputs.dataset_inputs} == {"training", "code", "papers"}
 
 
+def test_the_champion_that_fails_this_run_s_rules_is_rejected_and_stays(judged):
+    judged.crown()
+    judged.spec["max_parameters"] = 10
+    judged.prepare().execute("gate")
+    result = judged.execute("promote")
+    assert (result["output"]["verdict"], result["output"]["model"]["aliases"]) == ("rejected", ["champion"])
+    assert "at most 10 are allowed" in result["output"]["reasons"][0]
+    assert len(log(judged)) == 1 and aliases(judged) == {"champion": "1"}
+
+
 def test_the_log_tells_who_what_when_why_and_from_what_to_what(judged):
     judged.crown("old weights")
     judged.offset["champion"] = 0.0

@@ -27,35 +27,34 @@ def judge(
     """The verdict on a candidate.
 
     scores: model → collection → per-query scores, for base, reference, candidate and, where there is one, champion;
-    speed, proof: as speed.json and proof.json hold them; champion: {version, digest} of the crowned version, or None.
+    speed, proof: as speed.json and proof.json hold them; champion: {version, digest} of the crowned version, or None. A candidate that is
+    the champion is judged by the limits like any other, but not against itself.
     """
     sizes = {
         name: {"queries": len(found.queries), "clusters": len(set(found.clusters))}
         for name in limits.collections
         if (found := scores.get("candidate", {}).get(name))
     }
-    if champion and champion.get("digest") == candidate.digest:
-        rules = [Rule("already_champion", True, f"the candidate is version {champion['version']}, the champion already")]
-        reasons = ["already champion"]
-    else:
-        rules = [
-            *complete(scores, limits),
-            *worthy_reference(scores, limits),
-            *no_collapse(scores, limits),
-            *not_inferior("reference", scores, limits),
-            *(not_inferior("champion", scores, limits) if champion else []),
-            *_fast_enough(speed, limits),
-            *_small_enough(candidate, limits),
-            _reloads(proof, candidate),
-        ]
-        failed = [rule.text for rule in rules if not rule.passed]
-        reasons = failed or [f"all {len(rules)} rules hold"]
+    itself = bool(champion and champion.get("digest") == candidate.digest)
+    rival = champion if not itself else None
+    rules = [
+        *complete(scores, limits),
+        *worthy_reference(scores, limits),
+        *no_collapse(scores, limits),
+        *not_inferior("reference", scores, limits),
+        *(not_inferior("champion", scores, limits) if rival else []),
+        *_fast_enough(speed, limits),
+        *_small_enough(candidate, limits),
+        _reloads(proof, candidate),
+    ]
+    failed = [rule.text for rule in rules if not rule.passed]
+    reasons = failed or ["already champion" if itself else f"all {len(rules)} rules hold"]
     return Verdict(
         verdict="promoted" if all(rule.passed for rule in rules) else "rejected",
         reasons=reasons, rules=rules, method=METHOD, n=sizes, resamples=limits.resamples, seed=limits.seed, confidence=limits.confidence,
         champion={"version": champion.get("version"), "digest": champion.get("digest")} if champion else None,
         candidate={"digest": candidate.digest, "parameters": candidate.parameters},
-        statements=statements(scores, ["reference", "champion"] if champion else ["reference"], limits),
+        statements=statements(scores, ["reference", "champion"] if rival else ["reference"], limits),
     )  # fmt: skip
 
 

@@ -28,6 +28,8 @@ def run(job: Job) -> dict[str, Any]:
         if before and before["digest"] == verdict.candidate["digest"]:
             version = before["version"]
             job.say(f"version {version} of {name} is this candidate and the champion already")
+            if verdict.verdict != "promoted":
+                job.say(f"it stays the champion, though this run's rules do not all hold; `effir rollback {name}` takes it back")
             break
         if not promotions.same(before, verdict.champion):
             job.say(f"the champion is {promotions.called(before)} by now, not {promotions.called(verdict.champion)}: judging again")
