@@ -19,3 +19,10 @@ print("fine")
 def test_scikit_learn_stays_out_until_it_is_asked_for(first: str) -> None:
     done = subprocess.run([sys.executable, "-c", LOOK.format(first=first)], capture_output=True, text=True, timeout=120)
     assert done.stdout == "fine\n", done.stderr[-2000:]
+
+
+def test_what_computes_nothing_does_not_import_torch() -> None:
+    phases = ("begin", "depth", "gate", "promote", "report", "frontier", "rollback", "audit")
+    script = f"import sys, {', '.join(f'effir.phases.{one}' for one in phases)}, effir.export.card, effir.compress.shapes\n"
+    done = subprocess.run([sys.executable, "-c", f"{script}print('torch' in sys.modules)"], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "False\n", done.stderr[-2000:]

@@ -113,3 +113,16 @@ def test_operations_are_counted_one_by_one(lengths: list[int], causal: bool) -> 
                 total += 2 * seen * layer.query + 2 * seen * layer.query
                 total += 3 * 2 * 6 * layer.neurons
     assert shapes.flops(shape, lengths) == total
+
+
+@pytest.mark.parametrize(("kind", "values"), FAMILIES)
+@pytest.mark.parametrize("open_", ["nothing", "intermediate_size", "per_layer_config"])
+def test_widths_are_those_of_the_whole_shape(kind: str, values: dict, open_: str, tmp_path: Path) -> None:
+    AutoConfig.for_model(kind, **values).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    told = {name: value for name, value in json.loads(path.read_text()).items() if name != open_}
+    layers = {"0": {"skip": ["mlp"]}, "1": {"intermediate_size": 16}, "2": {"intermediate_size": 32}}
+    path.write_text(json.dumps(told | ({"per_layer_config": layers} if open_ == "per_layer_config" else {})))
+    found = shapes.neurons(tmp_path)
+    assert found == [layer.neurons for layer in shapes.find(str(tmp_path)).shape.layers]
+    assert open_ != "nothing" or found == [48, 48, 48]

@@ -144,6 +144,15 @@ def read(path: Path) -> Backbone:
         return _from_config(kind, AutoConfig.for_model(kind, **values), {int(index): one for index, one in layers.items()})
 
 
+def neurons(folder: Path) -> list[int]:
+    """MLP neurons of each layer, 0: dropped, by a folder's config.json. Imports transformers only where that leaves something open."""
+    values = config(folder)
+    count, width = values.get("num_hidden_layers"), values.get("intermediate_size")
+    if "per_layer_config" in values or count is None or width is None:
+        return [layer.neurons for layer in read(folder / "config.json").shape.layers]
+    return [width] * count
+
+
 def _from_config(kind: str, given: Any, per_layer: dict[int, dict[str, Any]]) -> Backbone:
     """ModernBERT's first layer has no norm before its attention; that of the embeddings is counted in its place."""
     hidden, heads = given.hidden_size, given.num_attention_heads
@@ -157,8 +166,8 @@ def _from_config(kind: str, given: Any, per_layer: dict[int, dict[str, Any]]) ->
     for index in range(given.num_hidden_layers):
         own = per_layer.get(index, {})
         skip = own.get("skip", [])
-        neurons = 0 if "mlp" in skip else own.get("intermediate_size", given.intermediate_size)
-        layers.append(Layer(0, 0, neurons) if "attention" in skip else Layer(query, key_value, neurons))
+        width = 0 if "mlp" in skip else own.get("intermediate_size", given.intermediate_size)
+        layers.append(Layer(0, 0, width) if "attention" in skip else Layer(query, key_value, width))
     return Backbone(
         shape=Shape(hidden, tuple(layers), causal=kind not in ENCODERS),
         vocabulary=given.vocab_size,

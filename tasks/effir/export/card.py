@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from effir.compress.anatomy import widths
-from effir.compress.cut import Cut
-from effir.compress.surgery import parameters
-from effir.retrieve.settings import Settings
+if TYPE_CHECKING:
+    from effir.compress.cut import Cut
+    from effir.retrieve.settings import Settings
 
 POOLINGS = {"last": "the end-of-sequence token's state", "mean": "the mean of the token states"}
 
@@ -41,8 +40,10 @@ class Quality:
     interval: tuple[float, float]
 
 
-def card(model: Any, settings: Settings, cut: Cut | None, origin: Origin | None) -> str:
+def card(model: Any, settings: "Settings", cut: "Cut | None", origin: Origin | None) -> str:
     """README.md of an exported folder."""
+    from effir.compress.surgery import parameters
+
     total, without_embeddings = parameters(model)
     return Template((Path(__file__).parent / "card.md").read_text()).substitute(
         family=str(model.config.model_type).removeprefix("effir_"),
@@ -58,8 +59,10 @@ def card(model: Any, settings: Settings, cut: Cut | None, origin: Origin | None)
     )
 
 
-def what_was_cut(model: Any, cut: Cut | None) -> str:
+def what_was_cut(model: Any, cut: "Cut | None") -> str:
     """Sentences for people; layers are counted from 0, as in the model that was cut."""
+    from effir.compress.anatomy import widths
+
     if cut is None:
         return "Nothing was cut: this is the full-size model."
     dropped = [

@@ -139,7 +139,7 @@ def _layers(job: Job, manifests: dict[str, Manifest]) -> Layers | None:
     base, told = manifests["data base"], read_json(job.file("narrow", "cut.json"))
     files = {"config.json": base.files["config.json"]}
     folder = job.store.download(job.manifest("prepare").parts["base"].removesuffix(f"/{MANIFEST}"), files, job.scratch / "shape")
-    full = [layer.neurons for layer in shapes.find(str(folder)).shape.layers]
+    full = shapes.neurons(folder)
     left = [0 if layer in told["drop_mlp"] else told["widths"].get(str(layer), neurons) for layer, neurons in enumerate(full)]
     scored = read_json(job.file("importance", "importance.json")) if "importance" in manifests else None
     means, errors = ({kind: scored[kind][what] for kind in KINDS} if scored else {} for what in ("mean", "error"))
