@@ -19,11 +19,13 @@ def volume(small: Callable[..., Volume]) -> Volume:
     return replace(amount, whole=replace(amount.whole, shape=SMALL, head_size=32))
 
 
-def test_the_stack_that_is_timed_is_the_backbone_s(volume: Volume) -> None:
+@pytest.mark.parametrize(("weights", "count"), [(0, measure.LAYERS), (measure.WEIGHTS, 12)])
+def test_the_stack_that_is_timed_is_the_backbone_s(volume: Volume, monkeypatch: pytest.MonkeyPatch, weights: int, count: int) -> None:
+    monkeypatch.setattr(measure, "WEIGHTS", weights)
     model, numbers = measure._stack(volume.whole, torch.float32, "cpu")
-    assert len(model.layers) == len(numbers.shape.layers) == measure.LAYERS
+    assert len(model.layers) == len(numbers.shape.layers) == count
     matrices = sum(one.numel() for layer in model.layers for one in layer.parameters() if one.ndim == 2)
-    assert matrices == sum(shapes.flops(numbers.shape, [1]) - 4 * 96 * measure.LAYERS for _ in range(1)) // 2
+    assert matrices == (shapes.flops(numbers.shape, [1]) - 4 * 96 * count) // 2
 
 
 def test_a_batch_is_of_mean_documents(volume: Volume) -> None:

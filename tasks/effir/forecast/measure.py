@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LAYERS = 6
+WEIGHTS = 1 << 28
+"""Bytes of weights below which a model is measured whole: a few layers of it would stay in the processor's cache, which all do not."""
 REPEATS = 3
 TOKENS = 2048
 FLOATS = 1 << 24
@@ -115,7 +117,7 @@ def _stack(backbone: Backbone, dtype: "torch.dtype", device: str) -> tuple[Any, 
     from transformers import LlamaConfig, LlamaModel
 
     layer = backbone.shape.layers[0]
-    count = min(LAYERS, len(backbone.shape.layers))
+    count = min(max(LAYERS, WEIGHTS // (_layer_weights(backbone) * dtype.itemsize)), len(backbone.shape.layers))
     config = LlamaConfig(
         vocab_size=1024, hidden_size=backbone.shape.hidden, intermediate_size=layer.neurons, num_hidden_layers=count,
         num_attention_heads=layer.query // backbone.head_size, num_key_value_heads=layer.key_value // backbone.head_size,
@@ -124,6 +126,11 @@ def _stack(backbone: Backbone, dtype: "torch.dtype", device: str) -> tuple[Any, 
     with torch.device(device):
         model: Any = LlamaModel(config)
     return model.to(dtype).eval(), replace(backbone, shape=Shape(backbone.shape.hidden, (layer,) * count))
+
+
+def _layer_weights(backbone: Backbone) -> int:
+    layer = backbone.shape.layers[0]
+    return backbone.shape.hidden * (2 * (layer.query + layer.key_value) + 3 * layer.neurons)
 
 
 def _batch(volume: Volume, device: str) -> tuple["torch.Tensor", list[int]]:
