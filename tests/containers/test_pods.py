@@ -155,7 +155,10 @@ def processes(given: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.timeout(1800)
 def test_pods_and_processes_come_to_the_same(processes: Outcome, pods: Outcome) -> None:
-    assert [phase["name"] for found in (pods, processes) for phase in found.summary["phases"] if phase["cached"]] == []
+    for found in (pods, processes):
+        again = sum(max(task["try_number"] - 1, 0) for task in found.tasks)
+        served = [phase["name"] for phase in found.summary["phases"] if phase["cached"]]
+        assert len(served) <= again, f"{served} were there before the run, which tried {again} tasks again"
     assert pods.phases() == processes.phases() and processes.pods == []
     assert pods.summary["verdict"] == processes.summary["verdict"] == "promoted"
     for name in MODELS:
