@@ -12,7 +12,8 @@ from effir.judge.report import environment
 from effir.judge.significance import mean_over_collections
 
 METHOD = (
-    "Differences: paired bootstrap over queries, clusters kept together, {confidence} intervals; p: paired randomisation, Holm-adjusted. "
+    "Differences: paired Bayesian bootstrap over queries, clusters kept together, {confidence} intervals with room for one cluster more on "
+    "which one of the two loses all, so that even equal scores leave an interval; p: paired randomisation, Holm-adjusted. "
     "Speed-ups are each over the run's own reference on its own machine, and are not tested against each other."
 )
 FIRST, SECOND = "first", "candidate"
