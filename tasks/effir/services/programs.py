@@ -103,6 +103,7 @@ def _airflow_environment(layout: Layout, dags: Path) -> dict[str, str]:
         "logging": {"base_log_folder": home / "logs", "logging_level": "INFO"},
         "scheduler": {
             "scheduler_idle_sleep_time": 0.6, "enable_health_check": False, "task_instance_heartbeat_timeout": 60,
+            "orphaned_tasks_check_interval": 20,
         },
         "dag_processor": {"parsing_processes": 1, "min_file_process_interval": 300, "refresh_interval": 20, "print_stats_interval": 0},
     }  # fmt: skip
