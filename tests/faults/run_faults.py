@@ -68,6 +68,18 @@ class Runs:
         self.airflow = Airflow(settings["EFFIR_AIRFLOW_URL"], "admin", settings["EFFIR_AIRFLOW_PASSWORD"])
         self.store, self.overrides, self.chance, self.say, self.number = Store(), overrides, chance, say, 0
 
+    def why(self, run_id: str) -> str:
+        """What its failed tasks said last, and how often each was tried."""
+        failed = [one for one in self.airflow.tasks(DAG, run_id) if one["state"] == "failed"]
+        told = []
+        for one in failed:
+            logs = local.folder() / f"airflow/logs/dag_id={DAG}/run_id={run_id}/task_id={one['task_id']}"
+            lines = [line for path in sorted(logs.rglob("*.log")) for line in path.read_text().splitlines() if "effir: " in line]
+            told.append(
+                f"{one['task_id']} {one['map_index']} after {one['try_number']} tries: {' / '.join(line[-300:] for line in lines[-4:])}"
+            )
+        return "; ".join(told) or "no task failed"
+
     def undisturbed(self) -> Whole:
         """A run in which nothing happens. Raises EffirError if it does not end well."""
         whole = self.run([])
@@ -80,7 +92,7 @@ class Runs:
         self.store.delete([uri for uri, _ in self.store.list(f"{self.store.root}/artifacts")])
         at = sorted(self.chance.uniform(0.02, 0.9) * base.seconds for _ in faults)
         whole = self.run(list(zip(at, faults, strict=True)))
-        lost = [] if whole.state == "success" else [f"the run {whole.run_id} ended as {whole.state}"]
+        lost = [] if whole.state == "success" else [f"the run {whole.run_id} ended as {whole.state}: {self.why(whole.run_id)}"]
         wrong = [f"{uri} is half an artifact" for uri in self.halves(whole)] + ([] if lost else self.others(base, whole))
         for row, seconds in whole.faults:
             rows[row].add(1, lost + whole.remarks, wrong, seconds)
