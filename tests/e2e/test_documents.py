@@ -174,19 +174,18 @@ def test_the_server_of_the_documents_answers_the_request_of_the_documents(place:
     (served, *_), asked = (
         [one.text.replace("effir-demo", "tiny") for one in chosen("serve") if one.text.startswith(program)] for program in ("effir", "curl")
     )
-    server = subprocess.Popen(
-        [*tool("effir"), *shlex.split(served)[1:], "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=place
-    )
-    try:
-        address = server.stdout.readline().strip()
-        assert len(asked) >= 2
-        for request in asked:
-            done = shell(request.replace("http://127.0.0.1:8001", address).replace("| cut -c -100", ""), place, {**os.environ}, 60)
-            (vector,) = json.loads(done.stdout)["data"]
-            assert len(vector["embedding"]) == 64
-    finally:
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
+    command = [*tool("effir"), *shlex.split(served)[1:], "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=place) as server:
+        try:
+            address = server.stdout.readline().strip()
+            assert len(asked) >= 2
+            for request in asked:
+                text = request.replace("http://127.0.0.1:8001", address).replace("| cut -c -100", "")
+                (vector,) = json.loads(shell(text, place, {**os.environ}, 60).stdout)["data"]
+                assert len(vector["embedding"]) == 64
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
 
 
 def shell(text: str, folder: Path, environment: dict[str, str], seconds: float) -> "subprocess.CompletedProcess[str]":
