@@ -26,12 +26,7 @@ class Material:
     @cached_property
     def model(self) -> Path:
         """The exported folder, in float32."""
-        return self._exported(DROPPED)
-
-    @cached_property
-    def other(self) -> Path:
-        """Another one, one block smaller, for a swap."""
-        return self._exported(DROPPED + 1)
+        return self._exported()
 
     def documents(self, count: int) -> list[str]:
         """The first documents of SciFact, title and text."""
@@ -49,7 +44,7 @@ class Material:
         with place.open() as lines:
             return [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]
 
-    def _exported(self, blocks: int) -> Path:
+    def _exported(self) -> Path:
         import numpy as np
         import torch
 
@@ -62,7 +57,7 @@ class Material:
         from effir.export.trust import check
         from effir.retrieve.settings import Settings
 
-        place, base = self.folder / f"smollm2-last{blocks}B", self.folder / "smollm2"
+        place, base = self.folder / f"smollm2-last{DROPPED}B", self.folder / "smollm2"
         if place.exists():
             check(place)
             return place
@@ -73,8 +68,8 @@ class Material:
                 raise Missing(str(error)) from None
         model = load_backbone(base, torch.float32)
         layers = model.config.num_hidden_layers
-        gone = list(range(layers - blocks, layers))
-        cut = Cut(layers, drop_attention=gone, drop_mlp=gone, neurons={layer: np.arange(KEPT) for layer in range(layers - blocks)})
+        gone = list(range(layers - DROPPED, layers))
+        cut = Cut(layers, drop_attention=gone, drop_mlp=gone, neurons={layer: np.arange(KEPT) for layer in range(layers - DROPPED)})
         settings = Settings(pooling="mean", append_eos=False, query_template="{text}", document_template="{text}", **LIMITS)
         writer.write(surgery.apply(model, cut), load_tokenizer(base), cut, settings, place)
         return place

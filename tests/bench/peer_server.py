@@ -51,12 +51,7 @@ def main() -> None:
         return Peer(ours.version, ours.encoder)
 
     model.load = loaded
-    limits = Limits(16_384, 0.003, 4096, 2048, 100_000)
-    server.run(str(given.folder), "127.0.0.1", given.port, 30.0, limits, "cpu", print_nothing)
-
-
-def print_nothing(_: str) -> None:
-    pass
+    server.run(str(given.folder), "127.0.0.1", given.port, 30.0, Limits(), "cpu", lambda _: None)
 
 
 if __name__ == "__main__":
