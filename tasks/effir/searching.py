@@ -27,16 +27,14 @@ def search(source: str, query: str, model: str, top: int, say: Callable[[str], N
     """
     name = collection_name(source)
     with scratch.folder("search") as own:
+        pointer = None
         if by := _indexing(model, name):
             pointer, folder = indexes.fetch(Store(), by, name, own)
             version = pointer["model"]["version"]
             say(f"the index of {pointer['at']} answers: {pointer['documents']} documents by version {version}")
             model = f"models:/{pointer['model']['name']}/{version}"
-            encoder = load_encoder(registry.local_folder(model, own / "model"))
-            index, of = read(folder), _stored_text(pointer["corpus"], own)
-        else:
-            pointer, encoder = None, load_encoder(registry.local_folder(model, own / "model"))
-            index, of = _encoded(source, name, encoder, own, say)
+        encoder = load_encoder(registry.local_folder(model, own / "model"))
+        index, of = (read(folder), _stored_text(pointer["corpus"], own)) if pointer else _encoded(source, name, encoder, own, say)
         (hits,) = index.search(encoder.encode([query], "query"), top)
         rows = [{"rank": rank, "score": hit.score, "id": hit.id} | of(hit)._asdict() for rank, hit in enumerate(hits, 1)]
     return {"query": query, "collection": name, "model": model, "index": pointer and pointer["digest"], "hits": rows}
