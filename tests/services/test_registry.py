@@ -1,5 +1,6 @@
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,20 @@ def test_aliases_point_at_versions_and_away_again(client, name, store, tmp_path)
     registry.tag(name, "2", "effir.files", "f" * 64)
     assert registry.by_alias(name, "champion") == found | {"files": "f" * 64}
     assert [registry.has_version(name, one) for one in ("2", "3")] == [True, False]
+
+
+def test_many_may_move_an_alias_at_once(client, name, store, tmp_path):
+    for digest in "ab":
+        registered(name, digest * 64, store, tmp_path / digest)
+
+    def move(number: int) -> None:
+        for turn in range(10):
+            registry.unpoint(name, "previous") if (turn + number) % 3 else registry.point(name, "previous", str(1 + number % 2))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(move, range(8)))
+    registry.point(name, "previous", "1")
+    assert dict(client.get_registered_model(name).aliases) == {"previous": "1"}
 
 
 def test_a_registered_model_comes_back_as_the_folder_that_loads(mlflow, name, store, tmp_path):

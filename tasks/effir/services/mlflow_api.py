@@ -5,6 +5,7 @@ MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN, MLFLOW_TRACKING_SERVER_CERT_P
 """
 
 import os
+import random
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from effir.errors import BadInput, EffirError, OutOfReach
 TIMEOUT = (3, 30)
 ATTEMPTS = 3
 BUSY = {429, 500, 502, 503, 504}
+COLLIDED, COLLISIONS = "BAD_REQUEST", 10  # what MLflow says of every error of its database but a busy one: two writers met at a row
 
 
 class Refused(EffirError):
@@ -69,6 +71,16 @@ class Api:
         return self._call("DELETE", path, {"json": body})
 
     def _call(self, method: str, path: str, content: dict[str, Any]) -> dict[str, Any]:
+        for _ in range(COLLISIONS):
+            try:
+                return self._ask(method, path, content)
+            except Refused as refusal:
+                if refusal.code != COLLIDED:
+                    raise
+            time.sleep(random.uniform(0, 0.2))
+        return self._ask(method, path, content)
+
+    def _ask(self, method: str, path: str, content: dict[str, Any]) -> dict[str, Any]:
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(0.5 * attempt)
