@@ -11,7 +11,8 @@ import importlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,11 @@ class Phase(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the phase; returns its result."""
-        call = self.call(context)
-        if halvings := pressure(context):
-            call["halvings"] = halvings
-        write(address(context, "calls"), call)
+        with self.patient(context):
+            call = self.call(context)
+            if halvings := pressure(context):
+                call["halvings"] = halvings
+            write(address(context, "calls"), call)
         command = self.command(context)
         self.say(telling.opening(SENTENCES[self.phase], call, command))
         return self.finish(context, *self.launch(command, context))
@@ -125,11 +127,13 @@ class Phase(BaseOperator):
     def finish(self, context: Any, code: int, sentence: str) -> dict[str, Any]:
         """What follows from an exit code: the result, or an error.
 
-        Bad input fails for good, everything else is retried. To have been stopped, or to try again with less in memory, takes none
-        of the retries: the same try goes on, PATIENCE times at most. Where memory runs out in spite of HALVINGS halvings, that is for good.
+        Bad input fails for good, everything else is retried. To have been stopped, to have found a server out of reach, or to try again
+        with less in memory, takes none of the retries: the same try goes on, PATIENCE times at most. Where memory runs out in spite of
+        HALVINGS halvings, that is for good.
         """
         if code == DONE:
-            self.result = read(address(context, "results"))
+            with self.patient(context):
+                self.result = read(address(context, "results"))
             self.say(telling.closing(self.result))
             if note := self.result["output"].get("note"):
                 context["ti"].xcom_push(key="note", value=note)
@@ -140,14 +144,30 @@ class Phase(BaseOperator):
             raise AirflowFailException(told)
         shrinks = code == OUT_OF_MEMORY and self.phase in SHRINKING
         if code == OUT_OF_MEMORY:
-            times = pressure(context) + 1
-            write(address(context, "pressure"), {"halvings": times})
+            with self.patient(context):
+                times = pressure(context) + 1
+                write(address(context, "pressure"), {"halvings": times})
             if shrinks and times > HALVINGS:
                 raise AirflowFailException(f"{told}; it did so {times} times, each time with half as much to hold: give it more memory")
-        if (code == STOPPED or shrinks) and context["task_reschedule_count"] < PATIENCE:
+        if code == STOPPED or shrinks:
+            self.later(context, told)
+        raise AirflowException(told)
+
+    def later(self, context: Any, told: str) -> None:
+        """Go on with the same try after the retry delay; returns only where that happened PATIENCE times already."""
+        if context["task_reschedule_count"] < PATIENCE:
             self.log.warning("%s; it goes on in %s", told, self.retry_delay)
             raise AirflowRescheduleException(datetime.datetime.now(datetime.UTC) + self.retry_delay)
-        raise AirflowException(told)
+
+    @contextmanager
+    def patient(self, context: Any) -> Iterator[None]:
+        """What the task itself asks of S3: where S3 is away, the same try goes on later."""
+        try:
+            yield
+        except Exception as error:
+            if away(error):
+                self.later(context, f"{self.phase}: S3 is out of reach: {error}")
+            raise
 
     def call(self, context: Any) -> dict[str, Any]:
         """What the phase is told."""
@@ -256,6 +276,15 @@ def pressure(context: Any) -> int:
     place = address(context, "pressure")
     bucket, key = split(place)
     return read(place)["halvings"] if s3().check_for_key(key, bucket) else 0
+
+
+def away(error: Exception) -> bool:
+    """Whether S3 does not answer, or answers that it is out of order."""
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+    if isinstance(error, ClientError):
+        return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
+    return isinstance(error, (ConnectionError, HTTPClientError))
 
 
 def write(uri: str, value: dict[str, Any]) -> None:

@@ -174,8 +174,8 @@ def test_a_phase_that_is_given_bad_input_writes_nothing(store: Store) -> None:
     ("settings", "code", "said"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, 2, "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
-        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, 1, "S3 at http://127.0.0.1:9 is not reachable"),
-        ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, 1, "MLflow at http://127.0.0.1:9 is not reachable"),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, 75, "S3 at http://127.0.0.1:9 is not reachable"),
+        ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, 75, "MLflow at http://127.0.0.1:9 is not reachable"),
         ({"MLFLOW_TRACKING_URI": ""}, 2, "MLFLOW_TRACKING_URI must be the http address"),
     ],
 )
@@ -212,7 +212,7 @@ FULL_TOO = RuntimeError("I/O error: No space left on device (os error 28)")
         (PeerLost("left alone"), "phase", 75, "effir: left alone\n"),
         (OutOfMemory("full"), "phase", 76, "effir: full\n"),
         (OutOfReach("S3 is not reachable"), "run", 2, "effir: S3 is not reachable\n"),
-        (OutOfReach("S3 is not reachable"), "phase", 1, "effir: S3 is not reachable\n"),
+        (OutOfReach("S3 is not reachable"), "phase", 75, "effir: S3 is not reachable\n"),
         (FULL, "run", 2, "effir: the disk is full: free some space"),
         (FULL_TOO, "verify", 2, "effir: the disk is full: free some space"),
         (FULL, "phase", 1, "effir: the disk is full: free some space"),

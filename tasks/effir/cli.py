@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from effir.errors import BadInput, EffirError, OutOfReach, PeerLost
+from effir.errors import BadInput, EffirError, NoRoom, OutOfReach, PeerLost
 from effir.services import torchrun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None)
@@ -23,7 +23,7 @@ def main() -> None:
     try:
         app()
     except OutOfReach as error:
-        _end(str(error), _theirs_to_mend())
+        _end(str(error), _theirs_to_mend(error))
     except PeerLost as error:
         _end(str(error), error.exit_code, lost=True)
     except EffirError as error:
@@ -34,12 +34,13 @@ def main() -> None:
         if "No space left on device" not in str(error):
             torchrun.leave(EffirError.exit_code, f"{type(error).__name__}: {error}")
             raise
-        _end("the disk is full: free some space and run again; what was finished is kept", _theirs_to_mend())
+        full = NoRoom("the disk is full: free some space and run again; what was finished is kept")
+        _end(str(full), _theirs_to_mend(full))
 
 
-def _theirs_to_mend() -> int:
+def _theirs_to_mend(error: OutOfReach) -> int:
     """What a server out of reach or a full disk ends with: in a phase a retry may help, at a person's command they must."""
-    return OutOfReach.exit_code if sys.argv[1:2] == ["phase"] else BadInput.exit_code
+    return error.exit_code if sys.argv[1:2] == ["phase"] else BadInput.exit_code
 
 
 # The embedded stack

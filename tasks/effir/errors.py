@@ -22,10 +22,18 @@ class BadInput(EffirError, ValueError):
 
 
 class OutOfReach(EffirError):
-    """A server cannot be reached or the disk is full: nothing is wrong with what was asked, and a phase is retried.
+    """A server cannot be reached: nothing is wrong with what was asked. Exit code 75: the same try of a phase goes on later.
 
     At a person's command line it ends with 2, like bad input: it is theirs to set right before they ask again.
     """
+
+    exit_code = 75
+
+
+class NoRoom(OutOfReach):
+    """A disk or a quota is full. Exit code 1 of a phase: may be retried, but waiting alone seldom makes room."""
+
+    exit_code = 1
 
 
 class Stopped(EffirError):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 ENDS = """
+import os
 import launch
 
 class Ending(launch.Phase):
@@ -21,6 +22,13 @@ def ended(phase, **known):
         ended = [type(error).__name__, str(error), seconds]
     call = launch.read(launch.address(told, "calls"))
     return [ended, told["ti"].pushed.get("error"), call.get("halvings"), launch.pressure(told)]
+
+def away(phase, **known):
+    task = Ending(task_id=phase, phase=phase, retry_delay=datetime.timedelta(seconds=90))
+    try:
+        task.execute(context(phase, **known))
+    except Exception as error:
+        return type(error).__name__
 
 found = {}
 code = 0
@@ -42,6 +50,13 @@ found["memory"] = [ended("finetune") for _ in range(2)]
 launch.write(launch.address(context("slim"), "pressure"), {"halvings": launch.HALVINGS})
 found["memory, whatever is halved"] = ended("slim")
 found["memory, and nothing to halve"] = ended("encode", map_index=3)
+os.environ["AIRFLOW_CONN_EFFIR_S3"] = json.dumps({"conn_type": "aws", "extra": {
+    "endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"total_max_attempts": 1}}, "region_name": "us-east-1",
+}, "login": "x", "password": "y"})
+launch.s3.cache_clear()
+code = 0
+found["S3 is away"] = away("depth")
+found["S3 is away for long"] = away("depth", rescheduled=launch.PATIENCE)
 print(json.dumps(found))
 """
 
@@ -72,6 +87,11 @@ def test_what_follows_from_an_exit_code(ends: dict[str, Any], case: str, code: i
     (kind, _, later), told, *_ = ends[case]
     assert (kind, later) == (raised, seconds)
     assert told == {"sentence": "because", "exit_code": code}
+
+
+def test_s3_out_of_reach_takes_no_try_at_first(ends: dict[str, Any]) -> None:
+    assert ends["S3 is away"] == "AirflowRescheduleException"
+    assert ends["S3 is away for long"] == "EndpointConnectionError"
 
 
 def test_the_sentence_is_in_airflows_error(ends: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def test_nobody_there_is_found_out_quickly():
     with pytest.raises(EffirError, match=r"MLflow at http://127.0.0.1:9 is not reachable") as caught:
         Api("http://127.0.0.1:9").get("experiments/get", experiment_id="0")
     assert time.monotonic() - began < 5
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 75
 
 
 def test_a_busy_server_is_asked_again(answering):

@@ -6,19 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import botocore.exceptions
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     EndpointConnectionError,
     FlexibleChecksumError,
+    HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
     ReadTimeoutError,
     ResponseStreamingError,
 )
 
-from effir.errors import BadInput, EffirError, OutOfReach
+from effir.errors import BadInput, EffirError, NoRoom, OutOfReach
 
 ATTEMPTS = 6
 BROKEN = (FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
@@ -77,11 +79,13 @@ def plain_errors(uri: str) -> Iterator[None]:
     except EndpointConnectionError:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
         raise OutOfReach(f"S3 at {endpoint} is not reachable: is it running? (`effir up` starts the embedded one)") from None
+    except (HTTPClientError, botocore.exceptions.ConnectionError) as error:
+        raise OutOfReach(f"S3 went away while at {uri}: {error}") from None
     except BotoCoreError as error:
         raise EffirError(f"S3 failed on {uri}: {error}") from None
     except OSError as error:
         if error.errno == 28:
-            raise OutOfReach(f"the disk is full while copying {uri}: free some space and run again") from None
+            raise NoRoom(f"the disk is full while copying {uri}: free some space and run again") from None
         raise
 
 
@@ -97,12 +101,18 @@ def _plain(uri: str, error: Exception) -> EffirError:
         doing = VERBS.get(_cause(error).operation_name, "read")
         return BadInput(f"S3 refused {uri} with {code}: these credentials may not {doing} it (what each role may: docs/access.md)")
     if code in FULL:
-        return OutOfReach(
-            f"S3 has no room for {uri} ({code}): free some space or raise the quota, and run again; what was finished is kept"
-        )
+        return NoRoom(f"S3 has no room for {uri} ({code}): free some space or raise the quota, and run again; what was finished is kept")
     if code == "NoSuchBucket":
         return BadInput(f"the bucket of {uri} does not exist: create it or set EFFIR_STORE")
+    if _status(error) >= 500:
+        return OutOfReach(f"S3 is out of order at {uri}: {code or error}")
     return EffirError(f"S3 failed on {uri}: {code or error}")
+
+
+def _status(error: Exception) -> int:
+    """What S3 answered over HTTP; 0 where it is not S3 that failed."""
+    cause = _cause(error)
+    return int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(cause, ClientError) else 0
 
 
 def _code(error: Exception) -> str:
