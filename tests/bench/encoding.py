@@ -12,8 +12,8 @@ SAME = 1e-4
 
 
 def documents(material: Material, rounds: int) -> Pairs:
-    """400 documents of SciFact at their natural lengths."""
-    return _beside(material, material.documents(400), "document", rounds)
+    """128 documents of SciFact at their natural lengths."""
+    return _beside(material, material.documents(128), "document", rounds)
 
 
 def queries(material: Material, rounds: int) -> Pairs:
