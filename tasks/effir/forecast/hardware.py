@@ -55,8 +55,8 @@ H100X8 = Hardware(
     memory=80e9, bandwidth=3.35e12, storage=1.25e9, network=0.25e9, launch=45.0, start=0.5, imports=5.0, core=1.0, price=3.0,
 )  # fmt: skip
 CPU2 = Hardware(
-    name="cpu2", devices=1, cores=2, shared=True, encode=265e9, train=165e9, float32=110e9, outside=170e9, processor=100e9,
-    memory=24e9, bandwidth=20e9, storage=0.25e9, network=0.05e9, launch=1.5, start=0.3, imports=4.7, core=1.0, price=0.1,
+    name="cpu2", devices=1, cores=2, shared=True, encode=240e9, train=140e9, float32=95e9, outside=150e9, processor=90e9,
+    memory=24e9, bandwidth=20e9, storage=0.25e9, network=0.05e9, launch=1.5, start=0.3, imports=5.5, core=0.9, price=0.1,
 )  # fmt: skip
 NAMED = {
     "h100x8": H100X8,

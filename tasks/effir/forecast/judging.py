@@ -26,9 +26,9 @@ RANKED = 1.2e-6  # to score and write one hit
 RESCORED = 2.5e-9  # to score a proposed hit again, per dimension
 MERGED = 0.3e-3  # to merge a block's hits of one query with those before
 WIDENED = 5e-9  # to check and widen stored vectors, per number
-RESAMPLED = 10e-9  # of the gate, per resample and query, for each comparison
+RESAMPLED = 10e-9  # of the gate, per resample and cluster of queries, for each comparison
 MLFLOW = 1.2  # to import it
-SEARCHED, JUDGED, REGISTERED, REPORTED = 1.0, 0.5, 0.2, 1.0  # evaluate, gate, promote and report on no data at all
+SEARCHED, JUDGED, REGISTERED, REPORTED = 1.0, 0.1, 0.8, 2.5  # evaluate, gate, promote and report on no data at all
 
 MODELS = ("base", "minilm", "reference", "candidate")
 MINILM_WIDTH = 384
@@ -161,8 +161,8 @@ def _with_shards(volume: Volume, work: Work, shards: int) -> Work:
 
 
 def _resampling(volume: Volume) -> float:
-    """Seconds of the gate's bootstraps: against the reference, and of the reference against the base."""
-    return 2 * RESAMPLED * volume.spec.resamples * sum(one.queries.count for one in volume.collections)
+    """Seconds of the gate's resampling: against the reference, and of the reference against the base."""
+    return 2 * RESAMPLED * volume.spec.resamples * sum(one.clusters or one.queries.count for one in volume.collections)
 
 
 def vector_bytes(volume: Volume, model: str) -> float:

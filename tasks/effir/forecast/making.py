@@ -28,6 +28,7 @@ from effir.forecast.work import (
 STDLIB = 3.4  # to read the standard library's functions
 VOCABULARY_ROW = 0.33e-3  # to read a GGUF file, per row of the vocabulary
 CONVERTED = 5e-9  # to read a base model and write it, per parameter
+CONFIGURED = 3.0  # to import what reads a model's configuration
 EXPORTED = 19e-9  # to merge, write and digest a model, per parameter
 
 COMPARED = 60  # bytes moved to compare two states, per dimension
@@ -111,12 +112,12 @@ def slim(volume: Volume, devices: int) -> Work:
 
 
 def narrow(volume: Volume) -> Work:
-    """With a target it also times stacks of layers."""
+    """It reads a configuration; with a target it also times stacks of layers."""
     read = volume.weights(volume.whole)
-    work = Work("narrow", "narrow", ("slim", "importance"), heavy=True, read=read, core=DRAWN + HASHED * read)
+    work = Work("narrow", "narrow", ("slim", "importance"), read=read, core=DRAWN + HASHED * read)
     if not volume.spec.has_target():
-        return work
-    return replace(work, devices=1, encode=TIMINGS * flops.encoding(volume.whole.shape, [volume.spec.max_document_tokens], 8))
+        return replace(work, core=work.core + CONFIGURED)
+    return replace(work, heavy=True, devices=1, encode=TIMINGS * flops.encoding(volume.whole.shape, [volume.spec.max_document_tokens], 8))
 
 
 def finetune(volume: Volume, model: str, devices: int) -> Work:

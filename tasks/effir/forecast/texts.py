@@ -49,7 +49,7 @@ class Texts:
 @dataclass(frozen=True)
 class Corpus:
     """Documents with queries. pairs: relevant documents of all queries together; mined: whether hard negatives are there already;
-    far: whether it has to be fetched first.
+    far: whether it has to be fetched first; clusters: groups of queries that are resampled together, 0: each query by itself.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Corpus:
     pairs: int = 0
     mined: bool = False
     far: bool = False
+    clusters: int = 0
 
 
 WORDS: dict[str, tuple[int, float, int, float]] = {
@@ -186,7 +187,8 @@ def _built_in(found: "Collection", name: str) -> Corpus:
 
     texts = [document_text(one) for _, one in found.corpus.items()]
     pairs = sum(grade > 0 for grades in found.qrels.values() for grade in grades.values())
-    return Corpus(name, of(texts), of(list(found.queries.values())), pairs)
+    clusters = len({found.clusters.get(one, (one,)) for one in found.queries})
+    return Corpus(name, of(texts), of(list(found.queries.values())), pairs, clusters=clusters)
 
 
 def _folder(folder: Path, name: str, split: str) -> Corpus:
