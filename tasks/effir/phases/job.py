@@ -50,7 +50,7 @@ class Job:
     afterwards: list[Callable[[], None]] = field(default_factory=list)
     _manifests: dict[str, Manifest] = field(default_factory=dict, repr=False)
     _told: float = field(default=0.0, repr=False)
-    _began: float = field(default_factory=time.monotonic, repr=False)
+    _first: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0), repr=False)
 
     def manifest(self, name: str) -> Manifest:
         """Manifest of the input called `name`."""
@@ -124,14 +124,19 @@ class Job:
             self.tracker.metric(name, float(value), step)
 
     def progress(self, done: float, total: float, figure: str = "") -> None:
-        """Tell how far the work is; shown in the log with an ETA and to whoever follows the run."""
+        """Tell how far the work is; shown in the log and to whoever follows the run.
+
+        The ETA counts from the first call with this total, not from the phase's beginning: loading a model says nothing of its steps.
+        """
         now = time.monotonic()
+        if total != self._first[2] or done < self._first[1]:
+            self._first = now, done, total
         if self.ranks.rank or (now - self._told < 5 and done < total):
             return
         self._told = now
-        elapsed = now - self._began
-        eta = elapsed * (total - done) / done if done else None
-        left = f", {eta:.0f} s left" if eta is not None and done < total else ""
+        began, first, _ = self._first
+        eta = (now - began) * (total - done) / (done - first) if first < done < total else None
+        left = "" if eta is None else f", {eta:.0f} s left"
         print(f"{self.phase}: {done:g} of {total:g}{left}{', ' + figure if figure else ''}", flush=True)
         if self.progress_uri:
             self.store.put_json(self.progress_uri, {"phase": self.phase, "done": done, "total": total, "eta": eta, "figure": figure})
