@@ -12,13 +12,13 @@ from effir.errors import Stopped
 from effir.phases import stopping
 
 START = """
-import hashlib, pathlib, sys, time
+import hashlib, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from effir.phases import stopping
-stopping.PROMPT = 0.5
-folder = pathlib.Path(sys.argv[1])
-with stopping.at_once() as scratch:
-    scratch.append(folder)
+from effir.services import scratch
+stopping.PROMPT, tempfile.tempdir = 0.5, sys.argv[1]
+with stopping.at_once(), scratch.folder("depth") as own:
+    (own / "half").write_text("written")
     print("ready", flush=True)
     {work}
 """
@@ -41,16 +41,30 @@ def ended(work: str, folder: Path) -> tuple[int, str, float]:
     return process.returncode, said, time.monotonic() - asked
 
 
+WRITING = """
+    while True:
+        try:
+            for number in range(10**9):
+                (own / str(number)).write_text("written")
+                time.sleep(0.001)
+        except (stopping.Stopped, OSError): pass
+"""
+
+
 @pytest.mark.parametrize(
-    "work", ["hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)", "with ThreadPoolExecutor() as pool: list(pool.map(time.sleep, [600, 600]))"]
+    "work",
+    [
+        "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)",
+        "with ThreadPoolExecutor() as pool: list(pool.map(time.sleep, [600, 600]))",
+        WRITING,
+    ],
+    ids=["in C", "in threads", "still writing"],
 )
 def test_what_does_not_listen_is_cut_off_and_leaves_nothing(work: str, tmp_path: Path) -> None:
-    (tmp_path / "scratch").mkdir()
-    (tmp_path / "scratch" / "half").write_text("written")
-    code, said, seconds = ended(work, tmp_path / "scratch")
+    code, said, seconds = ended(work, tmp_path)
     assert (code, said) == (75, f"effir: {stopping.SENTENCE}\n")
     assert 0.4 < seconds < 20
-    assert not (tmp_path / "scratch").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_listens_ends_in_its_own_way(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -44,6 +45,25 @@ def holder(here: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
         process.communicate()
 
 
+@contextmanager
+def interrupted_after(count: int) -> Iterator[None]:
+    """Raises InterruptedError before the instruction after so many of Python's own; counts until the context that follows is entered."""
+    left = iter(range(count))
+
+    def interrupt(frame: FrameType, event: str, _: object) -> Callable[..., object]:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(left, None) is None:
+            raise InterruptedError
+        return interrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
 def test_what_a_killed_process_leaves_is_found_and_removed_and_what_a_living_one_has_stays(here: Path) -> None:
     with holder(here) as (dead, left), holder(here) as (_, used):
         assert scratch.abandoned() == []
@@ -58,6 +78,17 @@ def test_a_folder_is_gone_after_its_use(here: Path) -> None:
     with scratch.folder("depth") as own:
         assert own.name.startswith("effir-at-work-depth-") and own.stat().st_mode & 0o077 == 0
     assert list(here.iterdir()) == []
+
+
+def test_interrupted_at_any_instruction_it_leaves_nothing(here: Path) -> None:
+    """As by a signal whose handler raises: an exception at the first instruction of making the folder, at the second, and so on."""
+    for count in range(10**4):
+        try:
+            with interrupted_after(count), scratch.folder("depth"):
+                return
+        except InterruptedError:
+            scratch.remove_own()
+            assert list(here.iterdir()) == [], f"after {count} instructions"
 
 
 def test_what_others_made_is_left_alone(here: Path) -> None:

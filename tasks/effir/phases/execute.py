@@ -25,20 +25,20 @@ def execute(name: str, call_uri: str, result_uri: str) -> dict[str, Any]:
 
     Raises EffirError (BadInput, Stopped, OutOfMemory) with one sentence; writes no result then.
     """
-    with stopping.at_once() as left_behind:
+    with stopping.at_once():
         scratch.sweep()
         request = read(name, call_uri, result_uri)
         with group.joined(request) as ranks:
             manifest = request.found() if ranks.rank == 0 else None
             cached = ranks.any(manifest is not None)
             if not cached:
-                manifest = _compute(request, ranks, left_behind)
+                manifest = _compute(request, ranks)
             result = request.answer(manifest, cached) if manifest else {}
             ranks.wait()
             return result
 
 
-def _compute(request: Request, ranks: Ranks, left_behind: list[Path]) -> Manifest | None:
+def _compute(request: Request, ranks: Ranks) -> Manifest | None:
     from effir.services import registry
 
     began, call = time.monotonic(), request.call
@@ -48,7 +48,6 @@ def _compute(request: Request, ranks: Ranks, left_behind: list[Path]) -> Manifes
         scratch.folder(request.name) as own,
         record if ranks.rank == 0 else nullcontext() as tracker,
     ):
-        left_behind.append(own)
         job = _job(request, ranks, own, tracker)
         numbers = _run(request.module, job)
         passes = ranks.total(job.forward_passes)

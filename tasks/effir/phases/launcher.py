@@ -15,7 +15,7 @@ def launch(name: str, call_uri: str, result_uri: str, processes: int, nodes: int
 
     Raises EffirError as the phase does that all of them execute; BadInput if its work cannot be shared.
     """
-    with stopping.at_once() as left_behind:
+    with stopping.at_once():
         scratch.sweep()
         request = read(name, call_uri, result_uri)
         if not request.shares:
@@ -31,6 +31,5 @@ def launch(name: str, call_uri: str, result_uri: str, processes: int, nodes: int
             return
         command = ["-m", "effir.cli", "phase", name, "--spec", call_uri, "--result", result_uri]
         with scratch.folder(f"{name}-ranks") as shared:
-            left_behind.append(shared)
             world = torchrun.World(processes, nodes, rendezvous, f"{name}-{request.digest[:16]}")
             torchrun.run(name, command, world, shared)

@@ -5,39 +5,38 @@ A manifest is written last, so whenever a phase ends, nothing half-written count
 
 import os
 import select
-import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from effir.errors import Stopped
+from effir.services import scratch
 
 PROMPT = 5.0
 SENTENCE = "stopped on request; what was checkpointed is kept, and a retry goes on from there"
 
 
 @contextmanager
-def at_once() -> Iterator[list[Path]]:
-    """Within this context SIGTERM raises Stopped.
+def at_once() -> Iterator[None]:
+    """Within this context, which is the whole work of this process, SIGTERM raises Stopped; its scratch folders are gone afterwards.
 
     Where nothing comes of that for PROMPT seconds (one long call outside Python, threads that are busy copying), the process ends
-    with Stopped's exit code all the same; folders put into the list that this yields are removed then.
+    with Stopped's exit code all the same.
     """
-    scratch: list[Path] = []
     heard, told = os.pipe()
     os.set_blocking(told, False)
     handler, wakeup = signal.signal(signal.SIGTERM, _raise), signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(heard, scratch), name="sigterm", daemon=True).start()
+    threading.Thread(target=_watch, args=(heard,), name="sigterm", daemon=True).start()
     try:
-        yield scratch
+        yield
     finally:
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGTERM, handler)
         os.close(told)
+        scratch.remove_own()
 
 
 @contextmanager
@@ -57,15 +56,14 @@ def _raise(*_: Any) -> None:
     raise Stopped(SENTENCE)
 
 
-def _watch(heard: int, scratch: list[Path]) -> None:
+def _watch(heard: int) -> None:
     """Python hears a signal only between two of its own instructions; the wake-up pipe is written to at once."""
     try:
         while number := os.read(heard, 1):
             if number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is _raise:
                 if select.select([heard], [], [], PROMPT)[0]:
                     continue
-                for folder in scratch:
-                    shutil.rmtree(folder, ignore_errors=True)
+                scratch.remove_own()
                 print(f"effir: {SENTENCE}", file=sys.stderr, flush=True)
                 os._exit(Stopped.exit_code)
     finally:
