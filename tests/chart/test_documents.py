@@ -4,11 +4,13 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import yaml
 
 from .installs import ROOT, SOURCE, VALUE_FILES, Chart, containers, pods
@@ -108,11 +110,25 @@ def test_values_that_the_page_names_there_are() -> None:
             found = found[part]
 
 
-def test_a_program_that_is_not_the_pinned_one_is_not_taken(tools: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def get() -> ModuleType:
+    """The script helm/get."""
+    found = ModuleType("helm_get")
+    SourceFileLoader(found.__name__, str(SCRIPTS / "get")).exec_module(found)
+    return found
+
+
+def test_a_program_that_is_not_the_pinned_one_is_not_taken(get: ModuleType, tools: Path, tmp_path: Path) -> None:
     (tmp_path / "helm").write_bytes(b"#!/bin/sh\necho another helm\n")
-    get = ModuleType("helm_get")
-    SourceFileLoader(get.__name__, str(SCRIPTS / "get")).exec_module(get)
     assert get.right(tools / "helm")
     assert get.right(tools / "kubectl")
     assert not get.right(tmp_path / "helm")
     assert not get.right(tmp_path / "kubectl")
+
+
+def test_several_may_put_a_program_in_place_at_once(get: ModuleType, tmp_path: Path) -> None:
+    content = b"x" * (8 << 20)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: get.place(tmp_path / "tools" / "helm", content), range(32)))
+    assert [path.name for path in (tmp_path / "tools").iterdir()] == ["helm"]
+    assert (tmp_path / "tools" / "helm").read_bytes() == content
