@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Python's compiled modules are worth keeping: every phase is a process of its own.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-stack test-rest lint format audit licences sbom test-gpu test-export test-browser test-containers faults soak bench images chart stack stack-down docs schema lock clean
+.PHONY: help setup demo test test-stack test-rest lint format audit licences sbom test-gpu test-export test-browser test-containers faults soak bench bench-quick images chart stack stack-down docs schema lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
@@ -78,6 +78,9 @@ faults: $(READY)  ## kill phases, restart services, do S3 wrong, and print what 
 
 bench: $(READY)  ## ours beside what a user would pick instead, measured here and now; .effir/bench.json (ROWS=part,of,names)
 	@$(BIN)/python -m tests.bench.run $(if $(ROWS),--rows $(ROWS))
+
+bench-quick: $(READY)  ## five rows of it in three minutes, against what was recorded; fails where one fell behind
+	@$(BIN)/python -m tests.bench.run --quick
 
 soak: $(READY)  ## 25 whole runs in a row in one stack: nothing may grow (RUNS=N)
 	@$(BIN)/python -m tests.faults.soak $(if $(RUNS),--runs $(RUNS))

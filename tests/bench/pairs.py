@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 class Pairs:
     """What came of a row. ratios: ours against the peer, one for each pair of runs, 1 for equal, above 1 for faster.
 
-    limit: ours against the machine's measured limit (0 to 1), None where the row has none; told: figures beside it.
+    limit: ours against the machine's measured limit (0 to 1), None where the row has none; told: figures beside it; unmet: what
+    else the row asks for and does not get, in words.
     """
 
     ratios: list[float]
     limit: float | None = None
     told: dict[str, float | str] = field(default_factory=dict)
+    unmet: str = ""
 
     @property
     def ratio(self) -> float:

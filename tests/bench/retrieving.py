@@ -1,0 +1,100 @@
+"""Searching and evaluating: `search` beside FAISS over a million vectors, a whole evaluation beside BEIR's exact search."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .material import Material
+from .pairs import Pairs, alternate, ratios
+
+VECTORS, WIDTH, SHARD, QUERIES, DEPTH = 1_000_000, 576, 50_000, 1000, 100
+MEMORY_SHARE = 0.1
+SAME_SCORE, SAME_METRIC = 1e-5, 1e-3
+COLLECTIONS, DOCUMENTS, ASKED = ("scifact", "nfcorpus"), 400, 50
+
+
+def searching(material: Material, rounds: int) -> Pairs:
+    """1,000 queries in a million vectors of width 576 in float16, the best 100; each in a process of its own, whose memory is watched."""
+    folder = vectors(material.folder / f"vectors-{VECTORS}")
+    found: dict[str, list[dict[str, Any]]] = {"ours": [], "faiss": []}
+    for number in range(rounds):
+        for name in ("ours", "faiss") if number % 2 else ("faiss", "ours"):
+            found[name].append(_apart(name, folder))
+    far = max(abs(one - other) for one, other in zip(found["ours"][0]["scores"], found["faiss"][0]["scores"], strict=True))
+    if not far <= SAME_SCORE:
+        raise AssertionError(f"the two do not find the same: a score is {far:.1e} away")
+    share = max(one["bytes"] for one in found["ours"]) / min(one["bytes"] for one in found["faiss"])
+    told: dict[str, Any] = {"memory_share": share, "megabytes": max(one["bytes"] for one in found["ours"]) / 1e6, "difference": far}
+    seconds = {name: [one["seconds"] for one in several] for name, several in found.items()}
+    unmet = "" if share <= MEMORY_SHARE else f"{share:.2f} of its memory, not {MEMORY_SHARE:g}"
+    return Pairs(ratios(seconds["ours"], seconds["faiss"]), None, told | {"seconds": min(seconds["ours"])}, unmet)
+
+
+def vectors(folder: Path) -> Path:
+    """Random unit vectors in float16, SHARD in a file, and QUERIES queries in float32; made once."""
+    if not (folder / "queries.npy").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        dice = np.random.default_rng(0)
+        for number in range(VECTORS // SHARD):
+            np.save(folder / f"{number:03d}.npy", _unit(dice, SHARD).astype(np.float16))
+        np.save(folder / "queries.npy", _unit(dice, QUERIES))
+    return folder
+
+
+def _unit(dice: np.random.Generator, count: int) -> np.ndarray:
+    made = dice.standard_normal((count, WIDTH), dtype=np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def _apart(name: str, folder: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.bench.search_process", name, str(folder), str(DEPTH)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def evaluating(material: Material, rounds: int) -> Pairs:
+    """400 documents and 50 queries each of SciFact and NFCorpus, from texts to nDCG@10; the models are loaded beforehand."""
+    from effir.export.loading import load_encoder
+
+    encoder, peer = load_encoder(material.model), _beir(material.model)
+    given = {name: material.collection(name, DOCUMENTS, ASKED) for name in COLLECTIONS}
+    far = max(abs(_ours(encoder, one) - _theirs(peer, one)) for one in given.values())
+    if not far <= SAME_METRIC:
+        raise AssertionError(f"the two do not give the same nDCG@10: {far:.1e} apart")
+    mine, others = alternate(
+        lambda: [_ours(encoder, one) for one in given.values()], lambda: [_theirs(peer, one) for one in given.values()], rounds
+    )
+    return Pairs(ratios(mine, others), None, {"seconds": min(mine), "difference": far})
+
+
+def _ours(encoder: Any, given: Any) -> float:
+    from effir.retrieve import metrics
+    from effir.retrieve.search import search
+
+    corpus, queries, qrels = given
+    documents = encoder.encode([f"{one['title']} {one['text']}".strip() for one in corpus.values()], "document")
+    asked = encoder.encode(list(queries.values()), "query")
+    run = search(asked, list(queries), [(documents.astype(np.float16), list(corpus))], 1000)
+    return float(metrics.means(metrics.per_query(run, qrels))["ndcg_at_10"])
+
+
+def _theirs(peer: Any, given: Any) -> float:
+    from beir.retrieval.evaluation import EvaluateRetrieval
+
+    corpus, queries, qrels = given
+    judge = EvaluateRetrieval(peer, score_function="cos_sim")
+    peer.results = {}
+    return float(judge.evaluate(qrels, judge.retrieve(corpus, queries), [10, 100])[0]["NDCG@10"])
+
+
+def _beir(folder: Path) -> Any:
+    """BEIR's exact search around the exported folder, with the prompts that it carries."""
+    from beir.retrieval.models import SentenceBERT
+    from beir.retrieval.search.dense import DenseRetrievalExactSearch
+
+    settings = {"trust_remote_code": True, "device": "cpu", "model_kwargs": {"dtype": "auto"}}
+    model = SentenceBERT(str(folder / "model"), prompt_names={"query": "query", "passage": "document"}, **settings)
+    return DenseRetrievalExactSearch(model, batch_size=64, show_progress_bar=False)
