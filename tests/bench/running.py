@@ -46,7 +46,7 @@ def task_overhead(material: Material, _: int) -> Pairs:
 
     assert material.stack.spec
     env = local.client_environment()
-    found = _overheads(env, material.stack.first.summary["run_id"])
+    found = _overheads(env, material.stack.first.summary["dag_run_id"])
     return Pairs(found, None, {"tasks": len(found), "mean": statistics.mean(found)})
 
 
