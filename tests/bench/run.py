@@ -39,6 +39,8 @@ def main() -> int:
     asked = given.rows.split(",") if given.rows else [row.name for row in ROWS if row.quick or not given.quick]
     if unknown := set(asked) - {row.name for row in ROWS}:
         sys.exit(f"no row is called {', '.join(sorted(unknown))}: choose from {', '.join(row.name for row in ROWS)}")
+    if given.quick and not RECORDED.exists():
+        sys.exit("nothing was recorded to compare with: `python -m tests.bench.run --record` does, where nothing else runs")
     chosen = [row._replace(rounds=QUICK_ROUNDS) if given.quick else row for row in ROWS if row.name in asked]
     made = {"machine": machine("cpu", 0), "date": datetime.datetime.now(datetime.UTC).date().isoformat()} | measure(chosen)
     if len(chosen) == len(ROWS):

@@ -47,11 +47,11 @@ AIRFLOW_PROGRAMS = ("api-server", "scheduler", "dag-processor", "triggerer")
 def variables(layout: Layout) -> dict[str, dict[str, str]]:
     """Program → variables that it alone has. None of them is a secret: those lie in the files that they name.
 
-    GOMEMLIMIT: Go would let garbage grow to the size of what is alive. MALLOC_ARENA_MAX: a server with a thread for every request else
-    keeps freed memory in a pool for each few of them. Both grew from run to run (docs/reliability.md).
+    GOGC: Go else lets garbage grow to the size of what is alive. MALLOC_ARENA_MAX: a server with many threads else keeps freed memory in
+    a pool for every few of them. Both grew from run to run (docs/reliability.md).
     """
     return {
-        "s3": {"GOGC": "50", "GOMEMLIMIT": "192MiB"},
+        "s3": {"GOGC": "50"},
         "api-server": {"MALLOC_ARENA_MAX": "2"},
         "mlflow": {
             "AWS_SHARED_CREDENTIALS_FILE": str(access.tracking_keys(layout)),
