@@ -82,9 +82,10 @@ def _measured(acts: dict[int, Callable[[], object]], rounds: int) -> Pairs:
     for _ in range(rounds):
         times = []
         for size, act in acts.items():
+            before = own_bytes()
             with watched() as peak:
                 times.append(seconds(act))
-            most[size] = max(most.get(size, 0), own_bytes() + peak())
+            most[size] = max(most.get(size, 0), before + peak())
         found.append(float(np.polyfit(np.log(list(acts)), np.log(times), 1)[0]))
     share = most[max(acts)] / most[min(acts)]
     unmet = "" if share <= MOST_MEMORY else f"{share:.2f} times the memory"

@@ -15,13 +15,15 @@ SAME_LOSS = 2e-3
 
 def training(material: Material, rounds: int) -> Pairs:
     """A step of 8 queries with a positive and a hard negative each, LoRA on every projection, 2 queries in memory at once."""
+    from effir.train.plan import token_count
+
     encoder, plan, texts = _lesson(material, BATCH, STEPS)
     ours, peer = Ours(encoder, plan, texts), Peer(sentence_transformer(material.model), plan, texts)
     losses = [(ours.step(number), peer.step(number)) for number in range(STEPS)]
     far = max(abs(mine - theirs) / theirs for mine, theirs in losses)
     if not far <= SAME_LOSS:
         raise AssertionError(f"the two do not learn the same: losses {losses}")
-    tokens = sum(len(texts.queries[group.query_id]) + sum(len(texts.documents[one]) for one in group.documents) for group in plan[0])
+    tokens = token_count(texts, plan[:1])
     mine, others = alternate(lambda: ours.step(0), lambda: peer.step(0), rounds)
     told = {"tokens": tokens, "tokens_per_second": tokens / min(mine), "loss_difference": far, "seconds": min(mine)}
     return Pairs(ratios(mine, others), None, told)
@@ -94,7 +96,7 @@ def importance_pass(material: Material, rounds: int) -> Pairs:
     from effir.compress import importance
 
     model = material.trainable().model.eval()
-    batches = _text(material, model.config.vocab_size)
+    batches = _text(model.config.vocab_size)
 
     def bare() -> None:
         with torch.inference_mode():
@@ -105,7 +107,7 @@ def importance_pass(material: Material, rounds: int) -> Pairs:
     return Pairs(ratios(mine, others), None, {"seconds": min(mine)})
 
 
-def _text(material: Material, vocabulary: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _text(vocabulary: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     dice = torch.Generator().manual_seed(0)
     ids = [torch.randint(vocabulary, (4, LONGEST), generator=dice) for _ in range(4)]
     return [(one, torch.ones_like(one)) for one in ids]

@@ -1,9 +1,15 @@
 """Ours beside a peer, alternately: ratios with their spread."""
 
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -40,11 +46,22 @@ def seconds(act: Callable[[], object]) -> float:
 def alternate(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:
     """Seconds of each, after one of each that does not count; who goes first changes from round to round."""
     ours(), peer()
-    found: tuple[list[float], list[float]] = ([], [])
+    return by_turns(lambda: seconds(ours), lambda: seconds(peer), rounds)
+
+
+def by_turns(ours: Callable[[], T], peer: Callable[[], T], rounds: int) -> tuple[list[T], list[T]]:
+    """What each gives in every round; who goes first changes from round to round."""
+    found: tuple[list[T], list[T]] = ([], [])
     for number in range(rounds):
         for which in ((0, 1), (1, 0))[number % 2]:
-            found[which].append(seconds((ours, peer)[which]))
+            found[which].append((ours, peer)[which]())
     return found
+
+
+def apart(module: str, *arguments: str) -> dict[str, Any]:
+    """What a module of the bench prints as JSON, run in a process of its own."""
+    command = [sys.executable, "-m", module, *arguments]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def ratios(ours: list[float], peer: list[float]) -> list[float]:

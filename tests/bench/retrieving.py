@@ -1,15 +1,12 @@
 """Searching and evaluating: `search` beside FAISS over a million vectors, a whole evaluation beside BEIR's exact search."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .material import Material
-from .pairs import Pairs, alternate, ratios
+from .pairs import Pairs, alternate, apart, by_turns, ratios
 
 VECTORS, WIDTH, SHARD, QUERIES, DEPTH = 1_000_000, 576, 50_000, 1000, 100
 MEMORY_SHARE = 0.1
@@ -20,18 +17,16 @@ COLLECTIONS, DOCUMENTS, ASKED = ("scifact", "nfcorpus"), 400, 50
 def searching(material: Material, rounds: int) -> Pairs:
     """1,000 queries in a million vectors of width 576 in float16, the best 100; each in a process of its own, whose memory is watched."""
     folder = vectors(material.folder / f"vectors-{VECTORS}")
-    found: dict[str, list[dict[str, Any]]] = {"ours": [], "faiss": []}
-    for number in range(rounds):
-        for name in ("ours", "faiss") if number % 2 else ("faiss", "ours"):
-            found[name].append(_apart(name, folder))
-    far = max(abs(one - other) for one, other in zip(found["ours"][0]["scores"], found["faiss"][0]["scores"], strict=True))
+    given = ("tests.bench.search_process", str(folder), str(DEPTH))
+    ours, peer = by_turns(lambda: apart(*given, "ours"), lambda: apart(*given, "faiss"), rounds)
+    far = max(abs(one - other) for one, other in zip(ours[0]["scores"], peer[0]["scores"], strict=True))
     if not far <= SAME_SCORE:
         raise AssertionError(f"the two do not find the same: a score is {far:.1e} away")
-    share = max(one["bytes"] for one in found["ours"]) / min(one["bytes"] for one in found["faiss"])
-    told: dict[str, Any] = {"memory_share": share, "megabytes": max(one["bytes"] for one in found["ours"]) / 1e6, "difference": far}
-    seconds = {name: [one["seconds"] for one in several] for name, several in found.items()}
+    share = max(one["bytes"] for one in ours) / min(one["bytes"] for one in peer)
+    told: dict[str, Any] = {"memory_share": share, "megabytes": max(one["bytes"] for one in ours) / 1e6, "difference": far}
+    mine, others = ([one["seconds"] for one in several] for several in (ours, peer))
     unmet = "" if share <= MEMORY_SHARE else f"{share:.2f} of its memory, not {MEMORY_SHARE:g}"
-    return Pairs(ratios(seconds["ours"], seconds["faiss"]), None, told | {"seconds": min(seconds["ours"])}, unmet)
+    return Pairs(ratios(mine, others), None, told | {"seconds": min(mine)}, unmet)
 
 
 def vectors(folder: Path) -> Path:
@@ -48,11 +43,6 @@ def vectors(folder: Path) -> Path:
 def _unit(dice: np.random.Generator, count: int) -> np.ndarray:
     made = dice.standard_normal((count, WIDTH), dtype=np.float32)
     return made / np.linalg.norm(made, axis=1, keepdims=True)
-
-
-def _apart(name: str, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.bench.search_process", name, str(folder), str(DEPTH)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def evaluating(material: Material, rounds: int) -> Pairs:

@@ -1,4 +1,4 @@
-"""One search of the bench in a process of its own: python -m tests.bench.search_process ours|faiss FOLDER DEPTH
+"""One search of the bench in a process of its own: python -m tests.bench.search_process FOLDER DEPTH ours|faiss
 
 Prints {seconds, bytes, scores}: of the search alone, the most memory that this process had of its own beyond what it started with (pages
 of files aside), and the scores of the first query.
@@ -20,7 +20,7 @@ from .watching import watched
 
 def main() -> None:
     """The command."""
-    kind, folder, depth = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    folder, depth, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     queries, files = np.load(folder / "queries.npy"), sorted(folder.glob("[0-9]*.npy"))
     warm = np.zeros((2 * depth, queries.shape[1]), np.float32)
     faiss.knn(queries[:2], warm, depth, metric=faiss.METRIC_INNER_PRODUCT)

@@ -1,4 +1,4 @@
-"""One way into S3 and back in a process of its own: python -m tests.bench.store_process ours|boto3 FOLDER NUMBER
+"""One way into S3 and back in a process of its own: python -m tests.bench.store_process FOLDER ours|boto3
 
 Prints {up, down: seconds, bytes: the most memory of its own beyond what it started with}.
 """
@@ -18,8 +18,8 @@ from .watching import watched
 
 def main() -> None:
     """The command."""
-    kind, folder, number = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    store, digest = Store(), f"{int(number):064x}"
+    folder, kind = Path(sys.argv[1]), sys.argv[2]
+    store, digest = Store(), "0" * 64
     store.exists(store.root + "/nothing")
     with tempfile.TemporaryDirectory(dir=folder.parent) as made, watched() as most:
         up, down = (ours if kind == "ours" else boto3)(store, folder, Path(made), digest)

@@ -1,14 +1,11 @@
 """Storing: a model of 4 GiB in two files into the embedded S3 and back, beside boto3's own multipart transfers."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from .material import Material
-from .pairs import Pairs, ratios
+from .pairs import Pairs, apart, by_turns, ratios
 
 GIB, FILES = 1 << 30, 2
 FILE_BYTES = 2 * GIB
@@ -17,21 +14,17 @@ MOST_BYTES = 4 * 2 * (8 << 20)
 
 
 def storing(material: Material, rounds: int) -> Pairs:
-    """Upload with digests and a manifest, find, download with every digest checked; in a process of its own, whose memory is watched."""
+    """Upload with digests and a manifest, download with every digest checked; in a process of its own, whose memory is watched."""
     assert material.stack.spec
     folder = weights(material.folder / "weights")
-    found: dict[str, list[dict[str, Any]]] = {"ours": [], "boto3": []}
-    for number in range(rounds):
-        for name in ("ours", "boto3") if number % 2 else ("boto3", "ours"):
-            command = [sys.executable, "-m", "tests.bench.store_process", name, str(folder), str(number)]
-            found[name].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    most = max(one["bytes"] for one in found["ours"])
-    theirs = max(one["bytes"] for one in found["boto3"])
+    given = ("tests.bench.store_process", str(folder))
+    ours, peer = by_turns(lambda: apart(*given, "ours"), lambda: apart(*given, "boto3"), rounds)
+    most, theirs = (max(one["bytes"] for one in several) for several in (ours, peer))
     told: dict[str, Any] = {"megabytes": most / 1e6, "megabytes_boto3": theirs / 1e6}
-    told |= {part: min(one[part] for one in found["ours"]) for part in ("up", "down")}
+    told |= {part: min(one[part] for one in ours) for part in ("up", "down")}
     unmet = "" if most <= MOST_BYTES + theirs else f"{most / 1e6:.0f} MB in memory"
-    seconds = {name: [one["up"] + one["down"] for one in several] for name, several in found.items()}
-    return Pairs(ratios(seconds["ours"], seconds["boto3"]), None, told | {"seconds": min(seconds["ours"])}, unmet)
+    mine, others = ([one["up"] + one["down"] for one in several] for several in (ours, peer))
+    return Pairs(ratios(mine, others), None, told | {"seconds": min(mine)}, unmet)
 
 
 def weights(folder: Path) -> Path:
