@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,20 +116,41 @@ def mean() -> Settings:
     return MEAN
 
 
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A tiny backbone, cut and exported: once for every family, cut and settings."""
+    made: dict[tuple[str, str, Settings], Path] = {}
+
+    def write(family: str, cut: str, settings: Settings) -> Path:
+        key = (family, cut, settings)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("written") / "exported"
+            writer.write(cut_backbone(family, cut), byte_tokenizer(), CUTS[cut], settings, folder)
+            made[key] = folder
+        return made[key]
+
+    return write
+
+
+def cut_backbone(family: str, cut: str) -> Any:
+    model = backbone(family)
+    if CUTS[cut] is not None:
+        surgery.apply(model, CUTS[cut])
+    return model
+
+
 @pytest.fixture
-def export(tmp_path: Path) -> Callable[..., Exported]:
-    """Cut a tiny backbone in memory and write it."""
+def export(tmp_path: Path, written: Callable[..., Path]) -> Callable[..., Exported]:
+    """Cut a tiny backbone in memory and export it, into a folder of the test's own."""
 
     def make(
         family: str = "Llama", cut: str = "everything", settings: Settings = LAST, *, tokenizer: Any = None, dtype: Any = None
     ) -> Exported:
-        model, tokenizer = backbone(family), tokenizer or byte_tokenizer()
-        if CUTS[cut] is not None:
-            surgery.apply(model, CUTS[cut])
-        if dtype:
-            model.to(dtype)
-        folder = tmp_path / f"{family}-{cut}-{settings.pooling}"
-        writer.write(model, tokenizer, CUTS[cut], settings, folder)
-        return Exported(folder, model, tokenizer, settings, CUTS[cut])
+        model, folder = cut_backbone(family, cut), tmp_path / f"{family}-{cut}-{settings.pooling}"
+        if tokenizer or dtype:
+            writer.write(model.to(dtype), tokenizer or byte_tokenizer(), CUTS[cut], settings, folder)
+        else:
+            shutil.copytree(written(family, cut, settings), folder)
+        return Exported(folder, model, tokenizer or byte_tokenizer(), settings, CUTS[cut])
 
     return make
