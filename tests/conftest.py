@@ -59,23 +59,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> layout.Layout:
-    """Folder, ports and keys of the servers that a session has beside the stack."""
-    folder = tmp_path_factory.mktemp("servers")
-    made = layout.Layout(folder, folder, free_block(), {"s3_key": "test", "s3_secret": "test-secret", "airflow_password": ""})
-    access.write(made, local.dags_folder())
-    return made
-
-
-@pytest.fixture(scope="session")
-def s3_server(place: layout.Layout) -> Iterator[dict[str, str]]:
-    """A real S3 server on loopback; the environment that reaches it as its operator."""
+@contextmanager
+def serving_s3(place: layout.Layout, own: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A real S3 server on loopback, with these variables of its own; the environment that reaches it as its operator."""
     settings = {
         name: value for name, value in programs.client_environment(place).items() if name.startswith(("AWS_", "EFFIR_STORE", "NO_"))
     }
-    with (place.folder / "weed.log").open("w") as log:
-        process = subprocess.Popen(programs.commands(place)["s3"], env=os.environ | settings, stdout=log, stderr=log)
+    with (place.folder / "weed.log").open("a") as log:
+        process = subprocess.Popen(programs.commands(place)["s3"], env=os.environ | settings | own, stdout=log, stderr=log)
     try:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in settings.items():
@@ -85,6 +76,37 @@ def s3_server(place: layout.Layout) -> Iterator[dict[str, str]]:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture(name="serving_s3", scope="session")
+def serving_s3_fixture() -> Callable[..., Any]:
+    return serving_s3
+
+
+@pytest.fixture(scope="session")
+def new_place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], layout.Layout]:
+    """Makes a folder, ports and keys for servers."""
+
+    def make() -> layout.Layout:
+        folder = tmp_path_factory.mktemp("servers")
+        made = layout.Layout(folder, folder, free_block(), {"s3_key": "test", "s3_secret": "test-secret", "airflow_password": ""})
+        access.write(made, local.dags_folder())
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def place(new_place: Callable[[], layout.Layout]) -> layout.Layout:
+    """Folder, ports and keys of the servers that a session has beside the stack."""
+    return new_place()
+
+
+@pytest.fixture(scope="session")
+def s3_server(place: layout.Layout) -> Iterator[dict[str, str]]:
+    """A real S3 server as the stack starts it; the environment that reaches it as its operator."""
+    with serving_s3(place, programs.variables(place)["s3"]) as settings:
+        yield settings
 
 
 @pytest.fixture

@@ -47,11 +47,14 @@ AIRFLOW_PROGRAMS = ("api-server", "scheduler", "dag-processor", "triggerer")
 def variables(layout: Layout) -> dict[str, dict[str, str]]:
     """Program → variables that it alone has. None of them is a secret: those lie in the files that they name.
 
-    GOGC: Go else lets garbage grow to the size of what is alive. MALLOC_ARENA_MAX: a server with many threads else keeps freed memory in
-    a pool for every few of them. Both grew from run to run (docs/reliability.md).
+    GOGC: Go else lets garbage grow to the size of what is alive. WEED_LEVELDB…: names of objects in one table in memory, not in eight that
+    fill slowly; a folder that began with eight keeps them. MALLOC_ARENA_MAX: a server with many threads else keeps freed memory in
+    a pool for every few of them. All of them grew from run to run (docs/reliability.md).
     """
+    names, eight = layout.folder / "s3" / "filer", layout.folder / "s3" / "filerldb2" / "00"
+    one_table = {"WEED_LEVELDB2_ENABLED": "false", "WEED_LEVELDB_ENABLED": "true", "WEED_LEVELDB_DIR": str(names)}
     return {
-        "s3": {"GOGC": "50"},
+        "s3": {"GOGC": "50"} | ({} if eight.exists() else one_table),
         "api-server": {"MALLOC_ARENA_MAX": "2"},
         "mlflow": {
             "AWS_SHARED_CREDENTIALS_FILE": str(access.tracking_keys(layout)),
