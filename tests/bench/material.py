@@ -12,7 +12,7 @@ DROPPED = 4
 KEPT = 1456
 """Of 1,536 neurons: 5% narrower."""
 EXAMPLES = 64
-LIMITS = {"max_query_tokens": 64, "max_document_tokens": 512}
+QUERY_TOKENS, DOCUMENT_TOKENS, SHORT = 64, 512, 128
 
 
 class Missing(Exception):
@@ -30,6 +30,11 @@ class Material:
     def model(self) -> Path:
         """The cut one, exported, in float32."""
         return self._exported(f"smollm2-last{DROPPED}B", DROPPED, KEPT)
+
+    @cached_property
+    def short(self) -> Path:
+        """The same, reading no more than the first SHORT tokens of a document."""
+        return self._exported(f"smollm2-last{DROPPED}B-{SHORT}", DROPPED, KEPT, SHORT)
 
     @cached_property
     def reference(self) -> Path:
@@ -82,7 +87,7 @@ class Material:
         """The cut model as a phase trains it: an Encoder of transformers' own class."""
         return self._cut(dropped, kept)[0]
 
-    def _cut(self, dropped: int, kept: int) -> tuple[Any, Any]:
+    def _cut(self, dropped: int, kept: int, longest: int = DOCUMENT_TOKENS) -> tuple[Any, Any]:
         """An Encoder without its last `dropped` blocks, `kept` neurons in the others, and that cut; nothing dropped: nothing cut."""
         import numpy as np
         import torch
@@ -99,10 +104,10 @@ class Material:
             gone = list(range(layers - dropped, layers))
             cut = Cut(layers, drop_attention=gone, drop_mlp=gone, neurons={layer: np.arange(kept) for layer in range(layers - dropped)})
             model = surgery.apply(model, cut)
-        settings = Settings(pooling="mean", append_eos=False, query_template="{text}", document_template="{text}", **LIMITS)
+        settings = Settings("mean", "{text}", "{text}", QUERY_TOKENS, longest, append_eos=False)
         return Encoder(model, load_tokenizer(self._base()), settings), cut
 
-    def _exported(self, name: str, dropped: int, kept: int) -> Path:
+    def _exported(self, name: str, dropped: int, kept: int, longest: int = DOCUMENT_TOKENS) -> Path:
         from effir.export import writer
         from effir.export.trust import check
 
@@ -110,7 +115,7 @@ class Material:
         if place.exists():
             check(place)
             return place
-        encoder, cut = self._cut(dropped, kept)
+        encoder, cut = self._cut(dropped, kept, longest)
         writer.write(encoder.model, encoder.tokenizer, cut, encoder.settings, place)
         return place
 

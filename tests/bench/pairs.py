@@ -38,9 +38,14 @@ class Pairs:
 
 def seconds(act: Callable[[], object]) -> float:
     """How long it took."""
+    return timed(act)[0]
+
+
+def timed(act: Callable[[], T]) -> tuple[float, T]:
+    """How long it took, in seconds, and what came of it."""
     began = time.perf_counter()
-    act()
-    return time.perf_counter() - began
+    made = act()
+    return time.perf_counter() - began, made
 
 
 def alternate(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:

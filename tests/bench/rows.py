@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 TENTH = 1 / 1.1
 ROWS = [
-    Row("encode-documents", encoding.documents, "SentenceTransformer.encode", 5, least=1.5, of_limit=0.85),
+    Row("encode-documents", encoding.documents, "SentenceTransformer.encode", 2, least=1.5, of_limit=0.85),
     Row("encode-queries", encoding.queries, "SentenceTransformer.encode", 7, least=1.5, of_limit=0.85, quick=True),
     Row("encode-one-query", encoding.single_queries, "SentenceTransformer.encode", 7, least=1.2, quick=True),
     Row("serve", serving.serving, "the same server with SentenceTransformer", 5),

@@ -29,7 +29,7 @@ class Tiny:
         self.folder = folder
         base = tiny.write_model(folder / "base")
         self.settings, self.tokenizer = Settings("mean", "{text}", "{text}", 16, 32, append_eos=False), load_tokenizer(base)
-        self.reference, self.model = folder / "full", folder / "cut"
+        self.reference, self.model, self.short = folder / "full", folder / "cut", folder / "cut"
         self.base, self.cut = base, Cut(4, drop_attention=[3], drop_mlp=[3])
         writer.write(load_backbone(base, torch.float32), self.tokenizer, None, self.settings, self.reference)
         writer.write(self.trainable().model, self.tokenizer, self.cut, self.settings, self.model)
