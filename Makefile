@@ -26,6 +26,8 @@ test: $(READY) lint  ## format, lint, types, the import border, and every test
 	@$(MAKE) --jobs 2 --keep-going test-stack test-rest
 
 # Two halves side by side: what needs the embedded stack mostly waits for it. The first one's output comes when it is through.
+# Models of four layers gain nothing from a second thread, and where both cores are busy its waiting costs five times the work.
+test-stack test-rest: export OMP_NUM_THREADS := 1
 test-stack:
 	@mkdir -p .effir
 	$(BIN)/pytest -m "stack and not containers and not browser" --durations=10 >.effir/test-stack.log 2>&1 && ended=0 || ended=$$?
