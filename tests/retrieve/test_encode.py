@@ -54,6 +54,16 @@ def test_batching_and_padding_change_nothing(model, pooling):
     assert one.forward_passes > 6
 
 
+def test_a_pass_is_as_large_as_suits_the_device_unless_told_otherwise(model):
+    one, texts = Encoder(model, Letters(), Settings(append_eos=False)), ["x" * 64] * 40
+    one.encode(texts)
+    assert one.forward_passes == 3, "1,024 tokens a pass on a processor"
+    one.encode(texts, batch_tokens=64)
+    assert one.forward_passes == 3 + 40
+    one.device = "cuda:1"
+    assert one.pass_tokens == 16_384
+
+
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_the_vector_is_what_the_states_say(model, pooling):
     one = Encoder(model, Letters(), Settings(pooling=pooling, append_eos=False))

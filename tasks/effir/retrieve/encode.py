@@ -11,6 +11,9 @@ from effir.errors import BadInput
 from effir.modelfiles import understood
 from effir.retrieve.settings import Settings
 
+PASS_TOKENS, PROCESSOR_TOKENS = 16_384, 1024
+"""Padded tokens of one pass through the model: what fills a GPU, and what stays in a processor's caches (docs/log.md, 2026-11-22)."""
+
 
 class Encoder:
     """A backbone with the settings that make it a retriever.
@@ -95,10 +98,19 @@ class Encoder:
         return vectors
 
     def encode(
-        self, texts: Sequence[str], kind: str = "document", batch_tokens: int = 16_384, progress: Callable[[int, int], None] | None = None
+        self,
+        texts: Sequence[str],
+        kind: str = "document",
+        batch_tokens: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Unit vectors of texts, float32, shape (n, d)."""
-        return self.encode_tokens(self.tokenize(texts, kind), batch_tokens, progress)
+        """Unit vectors of texts, float32, shape (n, d). batch_tokens: None for what suits the device."""
+        return self.encode_tokens(self.tokenize(texts, kind), batch_tokens or self.pass_tokens, progress)
+
+    @property
+    def pass_tokens(self) -> int:
+        """Padded tokens of one pass that suit the device."""
+        return PROCESSOR_TOKENS if self.device == "cpu" else PASS_TOKENS
 
 
 def pool(states: torch.Tensor, lengths: torch.Tensor, how: str) -> torch.Tensor:

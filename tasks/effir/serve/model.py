@@ -51,8 +51,8 @@ class Served:
             return self.encoder.tokenize(texts, kind)
 
     def embed(self, tokens: Sequence[Sequence[int]], batch_tokens: int) -> np.ndarray:
-        """Unit vectors, float32, (n, d), in length-sorted batches of at most `batch_tokens` padded tokens."""
-        return self.encoder.encode_tokens(tokens, batch_tokens)
+        """Unit vectors, float32, (n, d), in length-sorted passes of at most `batch_tokens` padded tokens and of what suits the device."""
+        return self.encoder.encode_tokens(tokens, min(batch_tokens, self.encoder.pass_tokens))
 
 
 def follows(source: str) -> bool:
