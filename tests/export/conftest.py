@@ -147,10 +147,12 @@ def export(tmp_path: Path, written: Callable[..., Path]) -> Callable[..., Export
         family: str = "Llama", cut: str = "everything", settings: Settings = LAST, *, tokenizer: Any = None, dtype: Any = None
     ) -> Exported:
         model, folder = cut_backbone(family, cut), tmp_path / f"{family}-{cut}-{settings.pooling}"
-        if tokenizer or dtype:
-            writer.write(model.to(dtype), tokenizer or byte_tokenizer(), CUTS[cut], settings, folder)
+        own = bool(tokenizer or dtype)
+        tokenizer = tokenizer or byte_tokenizer()
+        if own:
+            writer.write(model.to(dtype), tokenizer, CUTS[cut], settings, folder)
         else:
             shutil.copytree(written(family, cut, settings), folder)
-        return Exported(folder, model, tokenizer or byte_tokenizer(), settings, CUTS[cut])
+        return Exported(folder, model, tokenizer, settings, CUTS[cut])
 
     return make
