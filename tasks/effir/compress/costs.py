@@ -105,6 +105,7 @@ def _stack(backbone: Backbone, attention: bool, neurons: int, dtype: str, device
 
     from effir.compress import surgery
     from effir.compress.cut import Cut
+    from effir.retrieve.prepack import prepack
 
     first = next(one for one in backbone.shape.layers if one.query)
     kind = getattr(torch, dtype)
@@ -118,7 +119,7 @@ def _stack(backbone: Backbone, attention: bool, neurons: int, dtype: str, device
     with torch.device(device):
         model = LlamaModel(config).to(kind).eval()
     every = list(range(layers))
-    return surgery.drop(model, Cut(layers, [] if attention else every, [] if neurons else every))
+    return prepack(surgery.drop(model, Cut(layers, [] if attention else every, [] if neurons else every)))
 
 
 def _bare(model: Any) -> Any:

@@ -16,6 +16,7 @@ from effir.export.modeling_effir import FAMILIES
 from effir.foreign_code import check_adapter
 from effir.modelfiles import config, understood
 from effir.retrieve.encode import Encoder
+from effir.retrieve.prepack import prepack
 from effir.retrieve.settings import Settings
 
 SETTINGS = "effir.json"
@@ -84,10 +85,13 @@ def load_settings(folder: Path) -> Settings:
 
 
 def load_encoder(folder: Path, dtype: Any = None, device: str = "cpu") -> Encoder:
-    """The retriever in an exported folder (its top or its model/), with the settings that it was trained with."""
+    """The retriever in an exported folder (its top or its model/), with the settings that it was trained with.
+
+    It encodes, and cannot be trained: on a processor its weights are laid out for encoding (prepack).
+    """
     settings = load_settings(folder)
-    model = load_backbone(folder, dtype)
-    return Encoder(model, load_tokenizer(folder), settings, device)
+    model = load_backbone(folder, dtype).to(device)
+    return Encoder(prepack(model), load_tokenizer(folder), settings, device)
 
 
 def _kind(place: Path) -> str:

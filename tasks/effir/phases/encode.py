@@ -52,12 +52,14 @@ def own_encoder(job: Job, device: str) -> Any:
     from effir.export import loading
     from effir.phases.compute import backbone, dtype_of
     from effir.retrieve.encode import Encoder
+    from effir.retrieve.prepack import prepack
     from effir.retrieve.settings import Settings
 
     folder = job.folder("model")
     if job.arguments["model"] != "base":
         return loading.load_encoder(folder, dtype_of(job.spec), device)
-    return Encoder(backbone(job.spec, folder), loading.load_tokenizer(folder), Settings.from_spec(job.spec), device)
+    model = prepack(backbone(job.spec, folder).to(device))
+    return Encoder(model, loading.load_tokenizer(folder), Settings.from_spec(job.spec), device)
 
 
 def _own(job: Job, encoder: Any) -> Any:
