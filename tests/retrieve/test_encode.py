@@ -54,12 +54,14 @@ def test_batching_and_padding_change_nothing(model, pooling):
     assert one.forward_passes > 6
 
 
-def test_a_pass_is_as_large_as_suits_the_device_unless_told_otherwise(model):
+def test_a_pass_is_as_large_as_suits_the_device_or_smaller_where_told(model):
     one, texts = Encoder(model, Letters(), Settings(append_eos=False)), ["x" * 64] * 40
     one.encode(texts)
-    assert one.forward_passes == 3, "1,024 tokens a pass on a processor"
+    assert one.forward_passes == 5, "512 tokens a pass on a processor"
     one.encode(texts, batch_tokens=64)
-    assert one.forward_passes == 3 + 40
+    assert one.forward_passes == 5 + 40
+    one.encode(texts, batch_tokens=16_384)
+    assert one.forward_passes == 5 + 40 + 5, "more is slower there"
     one.device = "cuda:1"
     assert one.pass_tokens == 16_384
 

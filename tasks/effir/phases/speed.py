@@ -23,8 +23,8 @@ QUERY_BATCH = 64
 ROUNDS = 12
 PROTOCOL = (
     "Both models in one process by turns (ABBA), one untimed run each first, tokenised beforehand; queries in batches of up to "
-    f"{QUERY_BATCH}, documents in length-sorted batches of batch_tokens padded tokens; ratio of medians over the rounds, 95% bootstrap "
-    "interval over rounds; bound: ratio of matmul operations at actual lengths, causal attention included."
+    f"{QUERY_BATCH}, documents all at once, in length-sorted passes of at most batch_tokens padded tokens; ratio of medians "
+    "over the rounds, 95% bootstrap interval over rounds; bound: ratio of matmul operations at actual lengths, causal attention included."
 )
 SHARDS = 8
 Tokens = Sequence[Sequence[int]]
@@ -130,7 +130,7 @@ def _task(job: Job, encoder: "Encoder", tokens: Tokens, kind: str) -> Callable[[
     """What is timed: every text encoded once."""
     size = QUERY_BATCH if kind == "query" else len(tokens)
     parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
-    limit = max(job.spec.batch_tokens, 1)
+    limit = min(job.spec.batch_tokens, encoder.pass_tokens)
     return lambda: [encoder.encode_tokens(part, limit) for part in parts]
 
 

@@ -11,7 +11,7 @@ from effir.errors import BadInput
 from effir.modelfiles import understood
 from effir.retrieve.settings import Settings
 
-PASS_TOKENS, PROCESSOR_TOKENS = 16_384, 1024
+PASS_TOKENS, PROCESSOR_TOKENS = 16_384, 512
 """Padded tokens of one pass through the model: what fills a GPU, and what stays in a processor's caches (docs/log.md, 2026-11-22)."""
 
 
@@ -104,8 +104,8 @@ class Encoder:
         batch_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Unit vectors of texts, float32, shape (n, d). batch_tokens: None for what suits the device."""
-        return self.encode_tokens(self.tokenize(texts, kind), batch_tokens or self.pass_tokens, progress)
+        """Unit vectors of texts, float32, shape (n, d). batch_tokens: no pass has more; none has more than suits the device either."""
+        return self.encode_tokens(self.tokenize(texts, kind), min(batch_tokens or self.pass_tokens, self.pass_tokens), progress)
 
     @property
     def pass_tokens(self) -> int:

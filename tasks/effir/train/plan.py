@@ -99,6 +99,7 @@ def tokenise(
 def targets(reference: Encoder, texts: Texts, batch_tokens: int) -> Targets:
     """The reference's vectors of every text of a plan, computed once."""
     queries, documents = sorted(texts.queries), sorted(texts.documents)
+    batch_tokens = min(batch_tokens, reference.pass_tokens)
     return Targets(
         reference.encode_tokens([texts.queries[one] for one in queries], batch_tokens),
         {one: row for row, one in enumerate(queries)},
