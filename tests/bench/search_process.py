@@ -13,6 +13,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from effir.reading import read_array
 from effir.retrieve.search import search
 
 from .watching import watched
@@ -32,9 +33,14 @@ def main() -> None:
 def _ours(queries: Any, files: list[Path], depth: int) -> tuple[float, list[float]]:
     names = [str(number) for number in range(len(queries))]
     began = time.perf_counter()
-    read = ((vectors, [f"{path.stem}-{row}" for row in range(len(vectors))]) for path in files for vectors in [np.load(path)])
-    run = search(queries, names, read, depth)
+    run = search(queries, names, map(_shard, files), depth)
     return time.perf_counter() - began, list(run["0"].values())
+
+
+def _shard(path: Path) -> tuple[Any, list[str]]:
+    """Vectors and ids, as phase evaluate reads them."""
+    vectors, name = read_array(path, mapped=True), path.stem
+    return vectors, [f"{name}-{row}" for row in range(len(vectors))]
 
 
 def _faiss(queries: Any, files: list[Path], depth: int) -> tuple[float, list[float]]:

@@ -104,7 +104,7 @@ def _dense(job: Job, one: Stored, uris: list[str]) -> "Run":
 def _vectors(job: Job, uri: str, what: str) -> tuple[Any, list[str]]:
     """WHAT.npy (n, d) and its n ids of an encoded shard."""
     with borrowed(job, uri, f"{what}.npy", f"{what}_ids.json") as folder:
-        return read_array(folder / f"{what}.npy"), read_json(folder / f"{what}_ids.json")
+        return read_array(folder / f"{what}.npy", mapped=True), read_json(folder / f"{what}_ids.json")
 
 
 def _of_shard(one: Stored, number: int, vectors: Any, ids: list[str]) -> tuple[Any, list[str]]:

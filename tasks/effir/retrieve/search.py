@@ -22,6 +22,7 @@ Ranking = tuple[NDArray[np.float32], NDArray[np.object_]]
 NOTHING: Ranking = (np.empty(0, np.float32), np.empty(0, np.object_))
 BLOCK = 1 << 24
 SLACK = 32
+NOT_FINITE = "embeddings hold values that are not finite"
 
 
 def search(
@@ -64,8 +65,10 @@ def _scan(queries: NDArray[np.float32], best: list[Ranking], documents: NDArray[
         raise ValueError(f"documents of shape {documents.shape} do not go with {len(ids)} ids and queries of width {queries.shape[1]}")
     names = np.asarray(ids, dtype=np.object_)
     rows = max(1, BLOCK // queries.shape[1])
+    room = np.empty((min(rows, len(documents)), queries.shape[1]), np.float32)
     for start in range(0, len(documents), rows):
-        block = _checked(documents[start : start + rows], ids[start : start + rows])
+        block = room[: len(documents) - start]
+        block[:] = documents[start : start + rows]
         floor = np.array([scores[-1] if len(scores) == k else -np.inf for scores, _ in best], np.float32)
         found = _candidates(queries, block, k, floor)
         for row, near in enumerate(found):
@@ -110,10 +113,10 @@ def _candidates(queries: NDArray[np.float32], block: NDArray[np.float32], k: int
     """For every query the rows of a block that may be among its k best, and not below its `floor` (q,), in exact arithmetic; a superset."""
     import faiss
 
+    error = _error_bound(queries, block)
     if len(block) <= k:
         return [np.arange(len(block))] * len(queries)
     found: list[NDArray[np.intp]] = [np.empty(0, np.intp)] * len(queries)
-    error = _error_bound(queries, block)
     open_ = np.arange(len(queries))
     fetch = k
     while len(open_):
@@ -128,8 +131,13 @@ def _candidates(queries: NDArray[np.float32], block: NDArray[np.float32], k: int
 
 
 def _error_bound(queries: NDArray[np.float32], block: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How far a float32 inner product may be from the exact one, per query (q,): (d + 4)·2⁻²⁴·|query|·max |document|."""
+    """How far a float32 inner product may be from the exact one, per query (q,): (d + 4)·2⁻²⁴·|query|·max |document|.
+
+    Raises ValueError where the block holds what is not finite.
+    """
     longest = np.sqrt(np.einsum("nd,nd->n", block, block, dtype=np.float64).max())
+    if not np.isfinite(longest):
+        raise ValueError(NOT_FINITE)
     lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries, dtype=np.float64))
     return (block.shape[1] + 4) * 2.0**-24 * lengths * longest + np.finfo(np.float32).tiny
 
@@ -138,5 +146,5 @@ def _checked(vectors: NDArray[np.floating], ids: Sequence[str]) -> NDArray[np.fl
     if vectors.ndim != 2 or len(vectors) != len(ids):
         raise ValueError(f"vectors of shape {vectors.shape} do not go with {len(ids)} ids")
     if not np.isfinite(vectors).all():
-        raise ValueError("embeddings hold values that are not finite")
+        raise ValueError(NOT_FINITE)
     return np.ascontiguousarray(vectors, dtype=np.float32)
