@@ -39,9 +39,11 @@ def execute(name: str, call_uri: str, result_uri: str) -> dict[str, Any]:
 
 
 def _compute(request: Request, ranks: Ranks) -> Manifest | None:
+    began, call = time.monotonic(), request.call
+    if ranks.rank == 0:
+        print(f"{request.name}: to be done, {request.store.artifact(request.name, request.digest)}", flush=True)
     from effir.services import registry
 
-    began, call = time.monotonic(), request.call
     told, params = call.get("arguments", {}) | call.get("caption", {}), request.key["spec"]
     record = registry.phase_run(call.get("run", {}), request.name, told, params, request.store.artifact(request.name, request.digest))
     with (
