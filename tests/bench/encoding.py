@@ -11,24 +11,28 @@ from .pairs import Pairs, by_turns, ratios, timed
 SAME = 1e-4
 WARM = 32
 """Texts of each side that do not count."""
+TURN = 64
 
 
 def documents(material: Material, rounds: int) -> Pairs:
-    """400 documents of SciFact at their natural lengths."""
-    return _beside(material, material.documents(400), "document", rounds)
+    """400 documents of SciFact at their natural lengths, each encoded once by either: by turns of two of the peer's batches of 32, as it
+    sorts them; a pair is a turn, from the longest documents to the shortest."""
+    del rounds
+    given = sorted(material.documents(400), key=len, reverse=True)
+    return _beside(material, [given[start : start + TURN] for start in range(0, len(given), TURN)], "document")
 
 
 def queries(material: Material, rounds: int) -> Pairs:
     """50 queries of SciFact, all at once (batches of 64)."""
-    return _beside(material, material.queries(50), "query", rounds)
+    return _beside(material, [material.queries(50)] * rounds, "query")
 
 
 def single_queries(material: Material, rounds: int) -> Pairs:
     """The same, one after another."""
-    return _beside(material, material.queries(50), "query", rounds, alone=True)
+    return _beside(material, [material.queries(50)] * rounds, "query", alone=True)
 
 
-def _beside(material: Material, texts: list[str], kind: str, rounds: int, alone: bool = False) -> Pairs:
+def _beside(material: Material, turns: list[list[str]], kind: str, alone: bool = False) -> Pairs:
     from effir.export.loading import load_encoder
 
     encoder, peer = load_encoder(material.model), sentence_transformer(material.model)
@@ -43,17 +47,19 @@ def _beside(material: Material, texts: list[str], kind: str, rounds: int, alone:
         size = 64 if kind == "query" else 32
         return np.concatenate([peer.encode(batch, prompt_name=kind, batch_size=size) for batch in batches(some)])
 
-    ours(texts[:WARM]), theirs(texts[:WARM])
-    mine, others = by_turns(lambda: timed(lambda: ours(texts)), lambda: timed(lambda: theirs(texts)), rounds)
-    far = float(np.abs(mine[-1][1] - others[-1][1]).max())
+    ours(turns[-1][:WARM]), theirs(turns[-1][:WARM])
+    one, other = iter(turns), iter(turns)
+    mine, others = by_turns(lambda: timed(lambda: ours(next(one))), lambda: timed(lambda: theirs(next(other))), len(turns))
+    far = max(float(np.abs(made - peers).max()) for (_, made), (_, peers) in zip(mine, others, strict=True))
     if not far <= SAME:
         raise AssertionError(f"the two do not give the same embeddings: {far:.1e}")
-    spent, theirs_spent = ([second for second, _ in several] for several in (mine, others))
-    lengths = [len(ids) for ids in encoder.tokenize(texts, kind)]
-    bound = limits.seconds(material.model, lengths)
-    told: dict[str, Any] = {"texts": len(texts), "tokens": sum(lengths), "difference": far, "seconds": min(spent)}
-    told["limit_of_theirs"] = bound / float(np.median(theirs_spent))
-    return Pairs(ratios(spent, theirs_spent), bound / float(np.median(spent)), told)
+    spent, theirs_spent = (np.array([second for second, _ in several]) for several in (mine, others))
+    lengths = [[len(ids) for ids in encoder.tokenize(texts, kind)] for texts in turns]
+    bound = np.array(limits.seconds(material.model, lengths))
+    told: dict[str, Any] = {"texts": sum(map(len, lengths)), "tokens": sum(map(sum, lengths)), "difference": far}
+    told |= {"seconds": float(spent.sum()), "seconds_of_theirs": float(theirs_spent.sum())}
+    told["limit_of_theirs"] = float(np.median(bound / theirs_spent))
+    return Pairs(ratios(list(spent), list(theirs_spent)), float(np.median(bound / spent)), told)
 
 
 def sentence_transformer(folder: Any) -> Any:

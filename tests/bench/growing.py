@@ -13,7 +13,7 @@ from .watching import own_bytes, watched
 
 SIZES = (1, 3, 10)
 MOST_MEMORY = 1.05
-SHARD, GROUPS, LAYERS = 12, 4, 3
+SHARD, GROUPS, LAYERS = 12, 2, 3
 
 
 def corpus(material: Material, rounds: int) -> Pairs:
@@ -22,7 +22,7 @@ def corpus(material: Material, rounds: int) -> Pairs:
     from effir.retrieve.search import search
 
     encoder = load_encoder(material.model)
-    texts = [" ".join(text.split()[:60]) for text in material.documents(SHARD)]
+    texts = [" ".join(text.split()[:40]) for text in material.documents(SHARD)]
     asked = encoder.encode(texts[:4], "query")
 
     def act(size: int) -> None:
@@ -34,7 +34,7 @@ def corpus(material: Material, rounds: int) -> Pairs:
 
 
 def training_steps(material: Material, rounds: int) -> Pairs:
-    """1, 3 and 10 steps of 4 queries."""
+    """1, 3 and 10 steps of 2 queries."""
     from dataclasses import replace
 
     from effir.retrieve.encode import Encoder

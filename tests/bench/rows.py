@@ -11,7 +11,8 @@ from .pairs import Pairs
 class Row(NamedTuple):
     """A measurement. what: of what its figure is made, `ours` against a peer or seconds or the like; least, most: the aim for the figure.
 
-    of_limit: the share of the machine's limit that will do in its place, None: none. quick: part of `make bench-quick`.
+    of_limit: the share of the machine's limit that will do in its place, None: none. quick: part of `make bench-quick`. alone: run only
+    where it is named.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Row(NamedTuple):
     most: float | None = None
     of_limit: float | None = None
     quick: bool = False
+    alone: bool = False
 
     def met(self, found: Pairs) -> bool:
         """Whether the aim is reached."""
@@ -41,19 +43,19 @@ class Row(NamedTuple):
 
 TENTH = 1 / 1.1
 ROWS = [
-    Row("encode-documents", encoding.documents, "SentenceTransformer.encode", 2, least=1.5, of_limit=0.85),
+    Row("encode-documents", encoding.documents, "SentenceTransformer.encode", 1, least=1.5, of_limit=0.85),
     Row("encode-queries", encoding.queries, "SentenceTransformer.encode", 7, least=1.5, of_limit=0.85, quick=True),
-    Row("encode-one-query", encoding.single_queries, "SentenceTransformer.encode", 7, least=1.2, quick=True),
-    Row("serve", serving.serving, "the same server with SentenceTransformer", 5),
-    Row("evaluate", retrieving.evaluating, "BEIR's exact search", 2, least=2.0),
+    Row("encode-one-query", encoding.single_queries, "SentenceTransformer.encode", 5, least=1.2, quick=True),
+    Row("serve", serving.serving, "the same server with SentenceTransformer", 5, alone=True),
+    Row("evaluate", retrieving.evaluating, "BEIR's exact search", 1, least=2.0),
     Row("search", retrieving.searching, "faiss IndexFlatIP in memory", 2, least=round(TENTH, 3)),
-    Row("train", learning.training, "CachedMultipleNegativesRankingLoss", 3, least=1.5),
+    Row("train", learning.training, "CachedMultipleNegativesRankingLoss", 2, least=1.5),
     Row("importance", learning.importance_pass, "a bare forward pass", 5, least=round(TENTH, 3), quick=True),
     Row("slim", learning.slimming_step, "forward and backward of activations", 5, least=round(1 / 1.15, 3), quick=True),
-    Row("compressed-documents", sizes.compressed_documents, "the full model", 9, of_limit=0.95),
-    Row("compressed-queries", sizes.compressed_queries, "the full model", 9, of_limit=0.95, quick=True),
+    Row("compressed-documents", sizes.compressed_documents, "the full model", 5, of_limit=0.95),
+    Row("compressed-queries", sizes.compressed_queries, "the full model", 5, of_limit=0.95, quick=True),
     Row("grow-corpus", growing.corpus, "exponent", 3, most=1.05),
-    Row("grow-steps", growing.training_steps, "exponent", 3, most=1.05),
+    Row("grow-steps", growing.training_steps, "exponent", 2, most=1.05),
     Row("grow-layers", growing.layers, "exponent", 3, most=1.05),
     Row("store", storing.storing, "boto3's upload_file, download_file", 2, least=0.9),
     Row("task-overhead", running.task_overhead, "seconds a task", 1, most=running.OVERHEAD_SECONDS),

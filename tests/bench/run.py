@@ -36,14 +36,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few rows, a few rounds, compared with what is recorded")
     parser.add_argument("--record", action="store_true", help="let later quick ones compare with this")
     given = parser.parse_args()
-    asked = given.rows.split(",") if given.rows else [row.name for row in ROWS if row.quick or not given.quick]
+    asked = given.rows.split(",") if given.rows else [row.name for row in ROWS if (row.quick if given.quick else not row.alone)]
     if unknown := set(asked) - {row.name for row in ROWS}:
         sys.exit(f"no row is called {', '.join(sorted(unknown))}: choose from {', '.join(row.name for row in ROWS)}")
     if given.quick and not RECORDED.exists():
         sys.exit("nothing was recorded to compare with: `python -m tests.bench.run --record` does, where nothing else runs")
     chosen = [row._replace(rounds=QUICK_ROUNDS) if given.quick else row for row in ROWS if row.name in asked]
     made = {"machine": machine("cpu", 0), "date": datetime.datetime.now(datetime.UTC).date().isoformat()} | measure(chosen)
-    if len(chosen) == len(ROWS):
+    if not given.rows and not given.quick:
         made["skipped"] += [{"name": name, "why": why} for name, why in ELSEWHERE.items()]
     Path(".effir/bench.json").write_text(json.dumps(made, indent=1) + "\n")
     Console().print(table(made))
