@@ -209,7 +209,7 @@ class RunSpec(BaseModel):
 
     # Evaluation
     shard_documents: int = field(50_000, "Evaluate", "Documents per encode task.", ge=10, le=10_000_000)
-    batch_tokens: int = field(16_384, "Evaluate", "Padded tokens per encoding batch.", ge=16, le=10_000_000)
+    batch_tokens: int = field(16_384, "Evaluate", "Padded tokens per encoding batch, at most; a processor takes 512.", ge=16, le=10_000_000)
     speed_seconds: float = field(60.0, "Evaluate", "Time for the interleaved speed measurement.", gt=0, le=3600)
     speed_documents: int = field(1000, "Evaluate", "Real documents (and as many queries, where there are) in it.", ge=8, le=100000)
 

@@ -65,10 +65,13 @@ _MINILM = Backbone(Shape(384, (Layer(384, 384, 1024),) * 6), 1024, 32, 384, 384,
 
 
 def _forward(volume: Volume, backbone: Backbone, dtype: "torch.dtype", device: str) -> float:
-    """Operations a second of encoding documents of the first collection, without gradients."""
+    """Operations a second of encoding documents of the first collection, without gradients; models of others' are as they load them."""
     import torch
 
+    from effir.retrieve.prepack import prepack
+
     model, small = _stack(backbone, dtype, device)
+    model = model if backbone is _MINILM else prepack(model)
     ids, lengths = _batch(volume, device)
 
     def once() -> None:
@@ -140,8 +143,10 @@ def _batch(volume: Volume, device: str) -> tuple["torch.Tensor", list[int]]:
     """Token ids (n, t) of one batch of mean documents, and their lengths."""
     import torch
 
+    from effir.retrieve.encode import PROCESSOR_TOKENS
+
     length = _mean(volume.documents(volume.collections[0]))
-    rows = max(1, min(volume.spec.batch_tokens, TOKENS if device == "cpu" else volume.spec.batch_tokens) // length)
+    rows = max(1, min(volume.spec.batch_tokens, PROCESSOR_TOKENS if device == "cpu" else volume.spec.batch_tokens) // length)
     return torch.randint(1024, (rows, length), generator=torch.Generator().manual_seed(0)).to(device), [length] * rows
 
 
