@@ -12,6 +12,7 @@ from transformers import (
     Qwen2Model,
 )
 
+from effir.compress.surgery import parameters
 from effir.retrieve.prepack import Prepacked, prepack
 
 TINY = {"vocab_size": 80, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -44,10 +45,12 @@ def test_a_model_gives_what_it_gave(build: str) -> None:
     model, ids = BUILDS[build]().eval(), torch.arange(3, 23)[None]
     with torch.inference_mode():
         before = model(input_ids=ids).last_hidden_state
+        count = parameters(model)
         linears = sum(type(part) is nn.Linear for part in model.modules())
         after = prepack(model)(input_ids=ids).last_hidden_state
     assert sum(isinstance(part, Prepacked) for part in model.modules()) == linears > 0
     assert (before - after).abs().max() < 1e-5
+    assert parameters(model) == count
 
 
 def test_only_a_silu_moves_into_its_gate() -> None:

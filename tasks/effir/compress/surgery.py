@@ -16,6 +16,7 @@ from effir.compress.anatomy import SUPPORTED, Anatomy, anatomy_of, has_attention
 from effir.compress.cut import Cut
 from effir.errors import BadInput
 from effir.export.modeling_effir import FAMILIES, NoAttention, NoMLP
+from effir.retrieve.prepack import Prepacked
 
 __all__ = [
     "SUPPORTED",
@@ -35,7 +36,7 @@ __all__ = [
 
 def parameters(model: Any) -> tuple[int, int]:
     """(all parameters, those outside the input embeddings)."""
-    total = sum(one.numel() for one in model.parameters())
+    total = sum(one.numel() for one in model.parameters()) + sum(part.weights for part in model.modules() if isinstance(part, Prepacked))
     return total, total - sum(one.numel() for one in model.get_input_embeddings().parameters())
 
 

@@ -41,7 +41,7 @@ def execute(name: str, call_uri: str, result_uri: str) -> dict[str, Any]:
 def _compute(request: Request, ranks: Ranks) -> Manifest | None:
     began, call = time.monotonic(), request.call
     if ranks.rank == 0:
-        print(f"{request.name}: to be done, {request.store.artifact(request.name, request.digest)}", flush=True)
+        print(f"computing {request.store.artifact(request.name, request.digest)}", flush=True)
     from effir.services import registry
 
     told, params = call.get("arguments", {}) | call.get("caption", {}), request.key["spec"]

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from effir import quick_start  # noqa: F401  # isort: skip
 from transformers.activations import SiLUActivation
 
 
@@ -17,8 +19,13 @@ class Prepacked(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.laid_out = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
-        self.bias = None if linear.bias is None else linear.bias.detach()
+        self.bias = linear.bias
         self.after = "swish" if silu else "none"
+
+    @property
+    def weights(self) -> int:
+        """How many it has; they are no parameters any more, and what is laid out may be filled up with zeros."""
+        return self.in_features * self.out_features
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """The product."""
