@@ -45,7 +45,7 @@ TENTH = 1 / 1.1
 ROWS = [
     Row("encode-documents", encoding.documents, "SentenceTransformer.encode", 1, least=1.5, of_limit=0.85),
     Row("encode-queries", encoding.queries, "SentenceTransformer.encode", 7, least=1.5, of_limit=0.85, quick=True),
-    Row("encode-one-query", encoding.single_queries, "SentenceTransformer.encode", 5, least=1.2, quick=True),
+    Row("encode-one-query", encoding.single_queries, "SentenceTransformer.encode", 3, least=1.2, quick=True),
     Row("serve", serving.serving, "the same server with SentenceTransformer", 5, alone=True),
     Row("evaluate", retrieving.evaluating, "BEIR's exact search", 1, least=2.0),
     Row("search", retrieving.searching, "faiss IndexFlatIP in memory", 2, least=round(TENTH, 3)),

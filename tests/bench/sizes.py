@@ -34,7 +34,7 @@ def _beside(material: Material, texts: list[str], kind: str, count: int, rounds:
     lengths = [len(ids) for ids in tokens]
     timed = interleaved(lambda: full.encode_tokens(tokens, ONE_BATCH), lambda: cut.encode_tokens(tokens, ONE_BATCH), 0, rounds)
     backbones = [shapes.read(folder / "model" / "config.json") for folder in (material.reference, material.model)]
-    model = costs.calibrate(backbones[0], lengths, "float32", repeats=5)
+    model = costs.calibrate(backbones[0], lengths, "float32", repeats=3)
     bound = model.speedup(*(one.shape for one in backbones))
     found = [one / other for one, other in timed]
     flops = [shapes.flops(one.shape, lengths) for one in backbones]
