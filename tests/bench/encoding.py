@@ -15,8 +15,10 @@ TURN = 64
 
 
 def documents(material: Material, rounds: int) -> Pairs:
-    """400 documents of SciFact at their natural lengths, each encoded once by either: by turns of two of the peer's batches of 32, as it
-    sorts them; a pair is a turn, from the longest documents to the shortest."""
+    """400 documents of SciFact at their natural lengths, each encoded once by either.
+
+    A pair is two of the peer's batches of 32, as it sorts them: from the longest documents to the shortest.
+    """
     del rounds
     given = sorted(material.documents(400), key=len, reverse=True)
     return _beside(material, [given[start : start + TURN] for start in range(0, len(given), TURN)], "document")
