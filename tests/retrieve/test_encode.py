@@ -4,7 +4,7 @@ import torch
 from transformers import Gemma3TextConfig, Gemma3TextModel, LlamaConfig, LlamaModel, ModernBertConfig, ModernBertModel
 
 from effir.errors import BadInput
-from effir.retrieve.encode import Encoder, batches, pool
+from effir.retrieve.encode import Encoder, batches, pass_tokens, pool
 from effir.retrieve.settings import Settings
 
 
@@ -62,8 +62,8 @@ def test_a_pass_is_as_large_as_suits_the_device_or_smaller_where_told(model):
     assert one.forward_passes == 5 + 40
     one.encode(texts, batch_tokens=16_384)
     assert one.forward_passes == 5 + 40 + 5, "more is slower there"
-    one.device = "cuda:1"
-    assert one.pass_tokens == 16_384
+    assert pass_tokens("cuda:1") == 16_384
+    assert pass_tokens("cuda:1", 65_536) == 65_536, "a GPU takes what it is told to"
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])

@@ -143,10 +143,10 @@ def _batch(volume: Volume, device: str) -> tuple["torch.Tensor", list[int]]:
     """Token ids (n, t) of one batch of mean documents, and their lengths."""
     import torch
 
-    from effir.retrieve.encode import PROCESSOR_TOKENS
+    from effir.retrieve.encode import pass_tokens
 
     length = _mean(volume.documents(volume.collections[0]))
-    rows = max(1, min(volume.spec.batch_tokens, PROCESSOR_TOKENS if device == "cpu" else volume.spec.batch_tokens) // length)
+    rows = max(1, pass_tokens(device, volume.spec.batch_tokens) // length)
     return torch.randint(1024, (rows, length), generator=torch.Generator().manual_seed(0)).to(device), [length] * rows
 
 

@@ -128,9 +128,11 @@ def _one_round(job: Job, encoder: "Encoder", tokens: Tokens, kind: str) -> Token
 
 def _task(job: Job, encoder: "Encoder", tokens: Tokens, kind: str) -> Callable[[], Any]:
     """What is timed: every text encoded once."""
+    from effir.retrieve.encode import pass_tokens
+
     size = QUERY_BATCH if kind == "query" else len(tokens)
     parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
-    limit = min(job.spec.batch_tokens, encoder.pass_tokens)
+    limit = pass_tokens(encoder.device, job.spec.batch_tokens)
     return lambda: [encoder.encode_tokens(part, limit) for part in parts]
 
 

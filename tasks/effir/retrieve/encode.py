@@ -104,13 +104,15 @@ class Encoder:
         batch_tokens: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Unit vectors of texts, float32, shape (n, d). batch_tokens: no pass has more; none has more than suits the device either."""
-        return self.encode_tokens(self.tokenize(texts, kind), min(batch_tokens or self.pass_tokens, self.pass_tokens), progress)
+        """Unit vectors of texts, float32, shape (n, d), in passes of pass_tokens(device, batch_tokens)."""
+        return self.encode_tokens(self.tokenize(texts, kind), pass_tokens(self.device, batch_tokens), progress)
 
-    @property
-    def pass_tokens(self) -> int:
-        """Padded tokens of one pass that suit the device."""
-        return PROCESSOR_TOKENS if self.device == "cpu" else PASS_TOKENS
+
+def pass_tokens(device: str, batch_tokens: int | None = None) -> int:
+    """Padded tokens of one pass: as many as asked for, or what suits the device; a processor never takes more than suits it."""
+    if device == "cpu":
+        return min(batch_tokens or PROCESSOR_TOKENS, PROCESSOR_TOKENS)
+    return batch_tokens or PASS_TOKENS
 
 
 def pool(states: torch.Tensor, lengths: torch.Tensor, how: str) -> torch.Tensor:

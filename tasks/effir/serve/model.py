@@ -16,7 +16,7 @@ from effir.export.loading import SETTINGS, load_encoder, model_folder
 from effir.export.verify import LOADERS, TOLERANCE, farthest
 from effir.manifest import sha256_of
 from effir.reading import read_arrays, read_json
-from effir.retrieve.encode import Encoder
+from effir.retrieve.encode import Encoder, pass_tokens
 from effir.services import registry, scratch
 
 
@@ -51,8 +51,8 @@ class Served:
             return self.encoder.tokenize(texts, kind)
 
     def embed(self, tokens: Sequence[Sequence[int]], batch_tokens: int) -> np.ndarray:
-        """Unit vectors, float32, (n, d), in length-sorted passes of at most `batch_tokens` padded tokens and of what suits the device."""
-        return self.encoder.encode_tokens(tokens, min(batch_tokens, self.encoder.pass_tokens))
+        """Unit vectors, float32, (n, d), in length-sorted passes of pass_tokens(device, batch_tokens)."""
+        return self.encoder.encode_tokens(tokens, pass_tokens(self.encoder.device, batch_tokens))
 
 
 def follows(source: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from effir.errors import BadInput
-from effir.retrieve.encode import Encoder
+from effir.retrieve.encode import Encoder, pass_tokens
 from effir.train.examples import TrainingSet, batch_at
 from effir.train.ranks import Ranks
 
@@ -99,7 +99,7 @@ def tokenise(
 def targets(reference: Encoder, texts: Texts, batch_tokens: int) -> Targets:
     """The reference's vectors of every text of a plan, computed once."""
     queries, documents = sorted(texts.queries), sorted(texts.documents)
-    batch_tokens = min(batch_tokens, reference.pass_tokens)
+    batch_tokens = pass_tokens(reference.device, batch_tokens)
     return Targets(
         reference.encode_tokens([texts.queries[one] for one in queries], batch_tokens),
         {one: row for row, one in enumerate(queries)},
