@@ -42,11 +42,11 @@ def main() -> int:
         print(f"killed when {len(before)} phases were finished", flush=True)
         second = whole(spec, VARIANTS)
         after = finished()
-        computed = [phase for phase in second["phases"] if not phase["cached"] and phase["name"].split()[0] not in ANEW]
+        computed = done_now(second)
         written = {uri for uri in before if after.get(uri) != before[uri]}
         print(f"triggered again: {len(second['phases'])} phases, {len(computed)} computed, {len(after) - len(before)} new results")
         third = whole(spec, [*VARIANTS[:-1], CHANGED])
-        others = [phase["name"] for phase in third["phases"] if not phase["cached"] and phase["name"].split()[0] not in ANEW]
+        others = done_now(third)
         print(f"{VARIANTS[-1]} became {CHANGED}: computed {', '.join(others)}")
         again = len(computed) != len(after) - len(before) or bool(written)
         strangers = [name for name in others if CHANGED not in name]
@@ -77,6 +77,11 @@ def whole(spec: dict[str, Any], variants: list[str]) -> dict[str, Any]:
     """Run a frontier to its end; returns what last-frontier.json holds. Raises CalledProcessError where it fails."""
     subprocess.run(command(spec, variants), check=True, stdout=subprocess.DEVNULL)
     return json.loads((Path(os.environ["EFFIR_HOME"]) / "last-frontier.json").read_text())
+
+
+def done_now(found: dict[str, Any]) -> list[str]:
+    """The names of the phases that a frontier computed, those aside that every frontier does anew."""
+    return [phase["name"] for phase in found["phases"] if not phase["cached"] and phase["name"].split()[0] not in ANEW]
 
 
 def command(spec: dict[str, Any], variants: list[str]) -> list[str]:
