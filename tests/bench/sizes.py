@@ -16,8 +16,8 @@ def compressed_documents(material: Material, rounds: int) -> Pairs:
 
 
 def compressed_queries(material: Material, rounds: int) -> Pairs:
-    """64 queries of SciFact, one batch."""
-    return _beside(material, material.queries(64), "query", 64, rounds)
+    """32 queries of SciFact, one batch."""
+    return _beside(material, material.queries(32), "query", 32, rounds)
 
 
 def _beside(material: Material, texts: list[str], kind: str, count: int, rounds: int) -> Pairs:

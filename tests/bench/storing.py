@@ -28,12 +28,13 @@ def storing(material: Material, rounds: int) -> Pairs:
 
 
 def weights(folder: Path) -> Path:
-    """FILES files of FILE_BYTES random bytes; made once."""
+    """FILES files of FILE_BYTES, the same random 64 MiB again and again; made once."""
     folder.mkdir(parents=True, exist_ok=True)
+    block = os.urandom(64 << 20)
     for number in range(FILES):
         path = folder / f"model-{number:05d}.safetensors"
         if not path.exists() or path.stat().st_size != FILE_BYTES:
             with path.open("wb") as file:
-                for _ in range(FILE_BYTES // (64 << 20)):
-                    file.write(os.urandom(64 << 20))
+                for _ in range(FILE_BYTES // len(block)):
+                    file.write(block)
     return folder
