@@ -24,7 +24,12 @@ def test_a_variant_says_all_about_widths_and_the_profile_nothing() -> None:
 def test_an_arm_has_settings_of_its_own() -> None:
     first, second = arms(SPEC, "8M:importance_measure=l2:regression_weight=0,8M:cut=reference:steps=0", "0")
     assert (first.spec.importance_measure, first.spec.regression_weight, first.cut) == ("l2", 0, "base")
-    assert (second.spec.steps, second.cut) == (0, "reference")
+    assert (second.spec.steps, second.cut, second.scores) == (0, "reference", "reference")
+
+
+def test_the_base_can_be_cut_where_the_reference_s_scores_say() -> None:
+    (only,) = arms(SPEC, "8M:scores=reference", "0")
+    assert (only.cut, only.scores) == ("base", "reference")
 
 
 @pytest.mark.parametrize(
@@ -42,6 +47,7 @@ def test_an_arm_has_settings_of_its_own() -> None:
         ("8M:lora_rank=0", "0", "the arm '8M:lora_rank=0': lora_rank"),
         ("8M:nothing=1", "0", "the arm '8M:nothing=1': nothing is not a field"),
         ("8M:cut=teacher", "0", "the arm '8M:cut=teacher' has cut=teacher: choose one of base, reference"),
+        ("8M:scores=teacher", "0", "the arm '8M:scores=teacher' has scores=teacher: choose one of base, reference"),
     ],
 )
 def test_what_does_not_parse_is_said(variants: str, seeds: str, said: str) -> None:

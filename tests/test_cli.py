@@ -83,6 +83,7 @@ def test_what_there_is_to_choose_from() -> None:
         (["run", "--set", "target_speedup=2", "--set", "variant=8M"], "a target chooses what is cut: "),
         (["frontier", "--variants", "8X"], "the arm '8X': variant '8X' does not parse: write "),
         (["frontier", "--variants", "8M", "--seeds", ""], "seeds is empty: "),
+        (["frontier", "--variants", "8M", "--contrasts", "8A vs 8M"], "the contrast '8A vs 8M' names 8A, which is not among the variants"),
         (["frontier", "--variants", "8M"], "no stack runs in "),
         (["study", "guesswork"], "there is no study 'guesswork'; choose one of: "),
         (["study", "layer-sensitivity", "--profile", "demo"], "no stack runs in "),

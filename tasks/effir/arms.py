@@ -2,7 +2,7 @@
 
 An arm is written VARIANT or VARIANT:key=value:key=value, such as `16M-30%:neuron_score=magnitude`. Its variant says all about
 widths: `16M` keeps every neuron of the MLPs that stay. `cut=reference` cuts the fine-tuned reference instead of the base
-(the paper's finetune-then-prune, Table 1).
+(the paper's finetune-then-prune, Table 1); `scores=reference` cuts the base where the reference's importance scores say.
 """
 
 import re
@@ -18,11 +18,12 @@ CUTS = ("base", "reference")
 
 @dataclass(frozen=True)
 class Arm:
-    """One model of a frontier: its name, its seed, what is cut, and its spec."""
+    """One model of a frontier: its name, its seed, what is cut, whose importance scores say where, and its spec."""
 
     name: str
     seed: int
     cut: str
+    scores: str
     spec: RunSpec
 
     def to_json(self) -> dict[str, Any]:
@@ -74,12 +75,14 @@ def arm(spec: RunSpec, name: str, seed: int) -> Arm:
             raise BadInput(f"the arm {shown(name)} does not parse: write VARIANT:key=value, such as 16M-30%:neuron_score=magnitude")
         given[key.strip()] = value.strip()
     cut = given.pop("cut", "base")
-    if cut not in CUTS:
-        raise BadInput(f"the arm {name!r} has cut={cut}: choose one of {', '.join(CUTS)}")
+    scores = given.pop("scores", cut)
+    for key, value in (("cut", cut), ("scores", scores)):
+        if value not in CUTS:
+            raise BadInput(f"the arm {name!r} has {key}={value}: choose one of {', '.join(CUTS)}")
     common = spec.model_dump(exclude={"variant", "keep_ratio", "width_rule", "seed", *TARGETS})
     width = {} if "%" in variant else {"keep_ratio": 1.0}
     try:
-        return Arm(name, seed, cut, parse(common | width | {"variant": variant} | given | {"seed": seed}))
+        return Arm(name, seed, cut, scores, parse(common | width | {"variant": variant} | given | {"seed": seed}))
     except BadInput as error:
         raise BadInput(f"the arm {shown(name)}: {error}") from None
 

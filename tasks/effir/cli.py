@@ -125,11 +125,13 @@ def frontier(
     variants: Annotated[str, typer.Option(help="What is cut, with commas: VARIANT or VARIANT:key=value, such as 8M,16M-30%,last8B.")],
     profile: Annotated[str, typer.Option(help="The recipe; `effir profiles` lists them.")] = "demo",
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
+    contrasts: Annotated[str, typer.Option(help="Pairs of variants to compare, with commas: '8A vs 8M, last8B vs 8M'.")] = "",
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the spec to change.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else, on standard output.")] = False,
 ) -> None:
     """Measure many variants side by side through Airflow: quality against speed, with intervals. 0 done, 1 where an arm failed."""
-    sys.exit(_frontier(profile, overrides_of(profile, assignments or []), {"variants": variants, "seeds": seeds}, as_json))
+    question = {"variants": variants, "seeds": seeds, "contrasts": contrasts}
+    sys.exit(_frontier(profile, overrides_of(profile, assignments or []), question, as_json))
 
 
 @app.command()
@@ -160,7 +162,8 @@ def _frontier(profile: str, given: dict[str, Any], question: dict[str, str], as_
     from effir.services.store import Store
     from effir.spec import resolve
 
-    arms.arms(resolve(profile, given), question["variants"], question["seeds"])
+    asked = arms.arms(resolve(profile, given), question["variants"], question["seeds"])
+    arms.contrast_list(question["contrasts"], {one.name for one in asked})
     settings = local.connect()
     if opening:
         _say(opening)

@@ -43,7 +43,8 @@ def frontier(rows: list[dict[str, Any]], contrasts: list[dict[str, Any]], consol
     console = console or Console()
     console.print(table)
     for one in contrasts:
-        told = one["problem"] or f"{100 * one['difference']:+.1f} ({100 * one['interval'][0]:+.1f} to {100 * one['interval'][1]:+.1f})"
+        low, high = (100 * end for end in one["interval"] or (0, 0))
+        told = one["problem"] or f"{100 * one['difference']:+.1f} ({low:+.1f} to {high:+.1f}), p = {one['p']:.2g}"
         console.print(f"{one['after']} against {one['before']}: {told}", highlight=False, markup=False)
 
 

@@ -1,10 +1,11 @@
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
-from effir.judge.frontier import Entry, contrast, contrasts, rows
+from effir.judge.frontier import Entry, contrasts, rows
 from effir.judge.frontier_page import render
 from effir.judge.quality import Limits, Scores
 from effir.spec import resolve
@@ -75,12 +76,27 @@ def test_an_arm_that_lost_a_seed_is_compared_on_the_seeds_that_it_has() -> None:
 
 
 def test_a_contrast_is_between_arms_on_common_seeds() -> None:
-    found = contrast(entries(), "8M", "8A", LIMITS)
-    assert not isinstance(found, str)
-    assert found.lower(0.95) > 0.08
-    assert contrast([replace(entry, seed=2) if entry.arm == "8M" else entry for entry in entries()], "8M", "8A", LIMITS) == (
-        "8M and 8A have no seed in common"
-    )
+    (found,) = contrasts(entries(), [("8M", "8A")], LIMITS)
+    assert found.difference == pytest.approx(0.13, abs=0.02) and found.interval and found.interval[0] > 0.08
+    assert found.p is not None and found.p < 0.002
+    apart = [replace(entry, seed=2) if entry.arm == "8M" else entry for entry in entries()]
+    (none,) = contrasts(apart, [("8M", "8A")], LIMITS)
+    assert none.problem == "8M and 8A have no seed in common" and none.p is None
+
+
+def test_p_is_that_of_the_mean_over_the_collections() -> None:
+    few = {"code": np.array([0.1, 0.4, 0.3]), "papers": np.array([0.2, 0.6, 0.1, 0.5])}
+    gained = {"code": np.array([0.5, 0.5, 0.2]), "papers": np.array([0.3, 0.9, 0.0, 0.5])}
+
+    def entry(arm: str, given: dict[str, np.ndarray]) -> Entry:
+        names = {name: tuple(f"{name}{place}" for place in range(len(one))) for name, one in given.items()}
+        return Entry(arm, {name: Scores(names[name], names[name], one) for name, one in given.items()}, 0, 0)
+
+    (found,) = contrasts([entry("8M", few), entry("8A", gained)], [("8M", "8A")], LIMITS)
+    differences = np.concatenate([(gained[name] - few[name]) / len(few[name]) for name in few])
+    flips = [np.dot(signs, differences) for signs in product((1, -1), repeat=len(differences))]
+    share = np.mean(np.array(flips) >= differences.sum() - 1e-9)
+    assert found.p == pytest.approx(2 * share)
 
 
 def test_the_page_shows_every_arm_and_what_failed() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from effir.judge.quality import Limits, Scores, compare
+from effir.judge.quality import Limits, Scores, compare, p_of_mean
 from effir.judge.significance import Bootstrap, mean_over_collections
 
 KINDS = ("query", "document")
@@ -64,33 +64,36 @@ def rows(entries: Sequence[Entry], limits: Limits) -> list[Row]:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Arm `after` minus arm `before` on the mean over the collections, with its 95% interval; or why there is none."""
+    """Arm `after` minus arm `before` on the mean over the collections, over the seeds that both have; or why there is none.
+
+    interval: 95%, paired bootstrap over queries; p: two-sided, paired randomisation.
+    """
 
     before: str
     after: str
     difference: float | None = None
     interval: tuple[float, float] | None = None
+    p: float | None = None
     problem: str | None = None
 
 
 def contrasts(entries: Sequence[Entry], pairs: Sequence[tuple[str, str]], limits: Limits) -> list[Contrast]:
     """Every pair compared."""
-    found = []
-    for before, after in pairs:
-        sample = contrast(entries, before, after, limits)
-        told = {"problem": sample} if isinstance(sample, str) else {"difference": sample.estimate, "interval": sample.interval()}
-        found.append(Contrast(before, after, **told))
-    return found
+    return [_contrast(entries, before, after, limits) for before, after in pairs]
 
 
-def contrast(entries: Sequence[Entry], before: str, after: str, limits: Limits) -> Bootstrap | str:
-    """Arm `after` minus arm `before` on the mean over the collections, over the seeds that both have; or why there is none."""
+def _contrast(entries: Sequence[Entry], before: str, after: str, limits: Limits) -> Contrast:
     pair = [[entry for entry in entries if entry.arm == name] for name in (before, after)]
     seeds = {entry.seed for entry in pair[0]} & {entry.seed for entry in pair[1]}
     if not seeds:
-        return f"{before} and {after} have no seed in common"
-    tables = [_averaged([entry for entry in group if entry.seed in seeds]) for group in pair]
-    return _mean_difference(tables[0], tables[1], limits)
+        return Contrast(before, after, problem=f"{before} and {after} have no seed in common")
+    first, second = (_averaged([entry for entry in group if entry.seed in seeds]) for group in pair)
+    sample = _mean_difference(first, second, limits)
+    if isinstance(sample, str):
+        return Contrast(before, after, problem=sample)
+    return Contrast(
+        before, after, sample.estimate, sample.interval(), p_of_mean({"before": first, "after": second}, "before", "after", limits)
+    )
 
 
 def _row(group: list[Entry], references: Mapping[int | None, Entry], limits: Limits) -> Row:

@@ -57,6 +57,23 @@ def compare(scores: Table, before: str, after: str, collection: str, limits: Lim
     return pair if isinstance(pair, str) else paired_bootstrap(*pair, limits.resamples, _seed(collection, limits))
 
 
+def p_of_mean(scores: Table, before: str, after: str, limits: Limits) -> float:
+    """Two-sided p of "the mean over the collections is the same": scores exchanged cluster by cluster, each collection of one weight.
+
+    Raises ValueError where the two cannot be compared.
+    """
+    first, second, clusters = [], [], []
+    for name in scores[after]:
+        pair = _paired(scores, before, after, name)
+        if isinstance(pair, str):
+            raise ValueError(pair)
+        first.append(pair[0] / len(pair[0]))
+        second.append(pair[1] / len(pair[1]))
+        clusters += [(name, cluster) for cluster in pair[2]]
+    sides = (np.concatenate(first), np.concatenate(second))
+    return min(1.0, 2 * min(paired_randomisation(*pair, clusters, limits.resamples, limits.seed) for pair in (sides, sides[::-1])))
+
+
 def _paired(scores: Table, before: str, after: str, collection: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | str:
     """Both models' scores in one order, and the clusters."""
     for model in (before, after):

@@ -28,7 +28,7 @@ def run(job: Job) -> dict[str, Any]:
         reference = _place(
             references, _reference_key(one), {"caption": {"seed": one.seed, "reference": len(references)}, "spec": one.spec.model_dump()}
         )
-        of = reference if one.cut == "reference" else None
+        of = reference if one.scores == "reference" else None
         score = _place(scores, _score_key(one, of), {"spec": one.spec.model_dump(), "reference": of})
         told.append(
             {"name": one.name, "seed": one.seed, "spec": one.spec.model_dump(), "cut": one.cut, "reference": reference, "scores": score}
