@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from effir.compress import importance
+from effir.compress import importance, surgery
 from effir.compress.anatomy import anatomy_of, layers_of
+from effir.compress.cut import Cut
 from effir.compress.importance import tensor_of
 from effir.compress.needs import LOOKS
 from effir.compress.scores import KINDS, Importance
@@ -24,6 +25,9 @@ from effir.train.plan import token_count
 Batches = Sequence[tuple[torch.Tensor, torch.Tensor]]
 Progress = Callable[[int, int], None]
 Scores = dict[str, list[np.ndarray]]
+SubLayer = tuple[str, int]
+"""Kind and layer."""
+SUB_LAYERS = ("attention", "mlp")
 
 
 def cosine(model: Any, batches: Batches, progress: Progress) -> Importance:
@@ -65,13 +69,13 @@ def leave_one_out(model: Any, pairs: Contrastive, progress: Progress) -> Importa
     Source: ablation one at a time, as of attention heads in Michel et al. 2019 and of blocks by perplexity in Kim et al. 2024
     (Shortened LLaMA). Cost: 3L + 1 forward passes: every attention, MLP and block, and the whole model.
     """
-    layers = sub_layers(model)
+    layers = len(layers_of(model))
     steps = range(len(pairs.plan))
-    total = (len(KINDS) * len(layers) + 1) * len(steps)
+    total = (len(KINDS) * layers + 1) * len(steps)
 
-    def losses(removed: Sequence[Any], before: int) -> np.ndarray:
+    def losses(gone: Sequence[SubLayer], before: int) -> np.ndarray:
         found = []
-        with silenced(removed):
+        with without(model, gone):
             for step in steps:
                 found.append(pairs.evaluate(step)["info_nce"])
                 progress(before * len(steps) + step + 1, total)
@@ -80,8 +84,8 @@ def leave_one_out(model: Any, pairs: Contrastive, progress: Progress) -> Importa
     whole = losses([], 0)
     found: Scores = {}
     for place, kind in enumerate(KINDS):
-        first = place * len(layers) + 1
-        rises = [losses([layer[kind]] if kind in layer else list(layer.values()), first + n) - whole for n, layer in enumerate(layers)]
+        parts = SUB_LAYERS if kind == "block" else (kind,)
+        rises = [losses([(part, layer) for part in parts], place * layers + 1 + layer) - whole for layer in range(layers)]
         found[kind] = list(np.stack(rises, axis=1))
     return _over_batches(found, pairs)
 
@@ -95,29 +99,28 @@ def in_turn(model: Any, pairs: Contrastive, progress: Progress) -> Importance:
     Cost: 2L + 1 forward passes, and at most LOOKS more for each of 2L − 1 turns.
     """
     anatomy, steps = anatomy_of(model), range(len(pairs.plan))
-    parts = {(kind, index): part for index, layer in enumerate(sub_layers(model)) for kind, part in layer.items()}
     weights = {
         (kind, index): sum(one.numel() for one in getattr(layer, getattr(anatomy, kind)).parameters()) or 1
         for index, layer in enumerate(layers_of(model))
-        for kind in ("attention", "mlp")
+        for kind in SUB_LAYERS
     }
-    most, passes = (1 + len(parts) + LOOKS * (len(parts) - 1)) * len(steps), 0
+    most, passes = (1 + len(weights) + LOOKS * (len(weights) - 1)) * len(steps), 0
 
-    def loss(gone: Sequence[tuple[str, int]]) -> float:
+    def loss(gone: Sequence[SubLayer]) -> float:
         nonlocal passes
-        with silenced([parts[one] for one in gone]):
+        with without(model, gone):
             found = [pairs.evaluate(step)["info_nce"] for step in steps]
         passes += len(steps)
         progress(passes, most)
         return float(np.mean(found))
 
-    gone: list[tuple[str, int]] = []
+    gone: list[SubLayer] = []
     at, mean = [loss([])], {kind: np.zeros(len(layers_of(model))) for kind in KINDS}
 
-    def price(one: tuple[str, int]) -> float:
+    def price(one: SubLayer) -> float:
         return (loss([*gone, one]) - at[-1]) / weights[one]
 
-    seemed, worth = {one: price(one) for one in parts}, -np.inf
+    seemed, worth = {one: price(one) for one in weights}, -np.inf
     while seemed:
         chosen, found = _cheapest(seemed, price) if gone else _least(seemed)
         worth = max(found, worth)
@@ -155,13 +158,13 @@ MEASURES: dict[str, Callable[[Any, Any, Progress], Importance]] = {
 }
 
 
-def _least(seemed: dict[tuple[str, int], float]) -> tuple[tuple[str, int], float]:
+def _least(seemed: dict[SubLayer, float]) -> tuple[SubLayer, float]:
     return min(seemed.items(), key=lambda item: (item[1], item[0]))
 
 
-def _cheapest(seemed: dict[tuple[str, int], float], look: Callable[[tuple[str, int]], float]) -> tuple[tuple[str, int], float]:
+def _cheapest(seemed: dict[SubLayer, float], look: Callable[[SubLayer], float]) -> tuple[SubLayer, float]:
     """The sub-layer that costs the least now, of the LOOKS that seemed to before; what they cost is noted in `seemed`."""
-    looked: dict[tuple[str, int], float] = {}
+    looked: dict[SubLayer, float] = {}
     while len(looked) < min(LOOKS, len(seemed)):
         one, _ = _least({key: value for key, value in seemed.items() if key not in looked})
         looked[one] = seemed[one] = look(one)
@@ -182,19 +185,21 @@ def sub_layers(model: Any) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def silenced(modules: Sequence[Any]) -> Iterator[None]:
-    """Within this context these modules give zeros: they add nothing to the residual stream."""
-
-    def nothing(_module: Any, _args: Any, output: Any) -> Any:
-        zeros = torch.zeros_like(tensor_of(output))
-        return (zeros, *output[1:]) if isinstance(output, tuple) else zeros
-
-    hooks = [module.register_forward_hook(nothing) for module in modules]
+def without(model: Any, gone: Sequence[SubLayer]) -> Iterator[None]:
+    """Within this context these sub-layers are dropped as `surgery.drop` does it: they add nothing and cost nothing."""
+    anatomy, layers = anatomy_of(model), layers_of(model)
+    kept = []
+    for kind, index in gone:
+        names = (getattr(anatomy, kind), *getattr(anatomy, f"{kind}_norms"))
+        kept.append((layers[index], {name: getattr(layers[index], name) for name in names}))
+    attention, mlp = ([index for kind, index in gone if kind == wanted] for wanted in SUB_LAYERS)
+    surgery.drop(model, Cut(len(layers), attention, mlp))
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer, parts in kept:
+            for name, part in parts.items():
+                setattr(layer, name, part)
 
 
 @contextmanager
