@@ -6,7 +6,8 @@
 What then happens, a task each:
 
 1. `begin` checks what was asked and opens a record in MLflow; `prepare` fetches base model, training data and test collections.
-2. `teacher` scores the training pairs. `importance`, `depth`, `slim` and `narrow` decide what is cut out of the model.
+2. `teacher` scores the training pairs. `importance`, `depth`, `slim` and `narrow` decide what is cut out of the model; where the spec
+   says `importance_of = reference`, `importance_of_reference` stands in for the first of them, once there is one.
 3. `finetune_reference` trains the model as it was, `finetune_candidate` the one that was cut, as long and on the same data.
 4. `encode`, `evaluate` and `speed` measure both beside the untrained base, BM25, MiniLM and the champion; `verify` reloads the candidate.
 5. `gate` gives the verdict, **promoted** or **rejected**, every rule with its bound. `approval` asks a person, where the spec wants that.
@@ -84,13 +85,19 @@ def compress(
         data = training | {"calibration": prepared}
 
         taught = computing("teacher", inputs=training)
-        scored = computing("importance", inputs=base | data)
-        dropped = computing("depth", inputs=base | {"importance": scored})
-        slimmed = computing("slim", inputs=base | data | {"depth": dropped})
-        cut = computing("narrow", inputs=base | {"importance": scored, "depth": dropped, "slim": slimmed})
-
         lesson = base | training | {"teacher": taught}
         reference = computing("finetune", task_id="finetune_reference", inputs=lesson, arguments={"model": "reference"})
+
+        of_base = computing("importance", inputs=base | data, where={"importance_of": "base"})
+        retriever = {"base": reference}
+        of_reference = computing(
+            "importance", task_id="importance_of_reference", inputs=retriever | data, where={"importance_of": "reference"}
+        )
+        scored, either = {"importance": [of_base, of_reference]}, {"trigger_rule": "none_failed_min_one_success"}
+        dropped = computing("depth", inputs=base | scored, **either)
+        slimmed = computing("slim", inputs=base | data | {"depth": dropped})
+        cut = computing("narrow", inputs=base | scored | {"depth": dropped, "slim": slimmed}, **either)
+
         heal = lesson | {"narrow": cut, "reference": reference}
         candidate = computing("finetune", task_id="finetune_candidate", inputs=heal, arguments={"model": "candidate"}, outlets=[CANDIDATE])
         models = {"reference": reference, "candidate": candidate}
@@ -107,8 +114,8 @@ def compress(
         crowning = evidence | {"gate": judged, "prepare": prepared}
         promoted = phase("promote", inputs=crowning, arguments={"approval": answer}, trigger_rule="none_failed")
         announce(begun, promoted)
-        made = {"prepare": prepared, "teacher": taught, "importance": scored, "depth": dropped, "slim": slimmed, "narrow": cut}
-        phase("report", inputs=made | encoded | evidence | {"gate": judged, "promote": promoted}, summarise=True)
+        made = {"prepare": prepared, "teacher": taught} | scored | {"depth": dropped, "slim": slimmed, "narrow": cut}
+        phase("report", inputs=made | encoded | evidence | {"gate": judged, "promote": promoted}, summarise=True, **either)
 
     return flow()
 

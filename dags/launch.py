@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException, AirflowSkipException
 
 import settings
 import telling
@@ -59,6 +59,7 @@ class Phase(BaseOperator):
     caption:   what people tell the executions of a mapped phase apart by; the cache does not care
     form:      another trigger form than the run's, {profile, field: value}
     only:      of a list of results, the model whose results are meant
+    where:     field → value that the spec must have for the phase to be needed; it is skipped otherwise
     summarise: tell the phase, as its argument `phases`, how those before it went
     """
 
@@ -76,6 +77,7 @@ class Phase(BaseOperator):
         caption: Any = None,
         form: dict[str, Any] | None = None,
         only: str = "",
+        where: dict[str, Any] | None = None,
         summarise: bool = False,
         **settings: Any,
     ) -> None:
@@ -87,6 +89,7 @@ class Phase(BaseOperator):
         self.caption = caption if caption is not None else {}
         self.form = form
         self.only = only
+        self.where = where or {}
         self.summarise = summarise
         self.result: dict[str, Any] | None = None
         self.operator_extra_links = links_of(phase)
@@ -183,6 +186,9 @@ class Phase(BaseOperator):
         if self.summarise:
             arguments["phases"] = [summary for value in self.inputs.values() for summary in summaries(value)]
         spec = self.spec or begun["output"]["spec"]
+        for field, value in self.where.items():
+            if spec[field] != value:
+                raise AirflowSkipException(f"not needed: {field} is {spec[field]}")
         return {"run": run, "spec": spec, "inputs": inputs, "arguments": arguments, "caption": self.caption}
 
 
@@ -224,8 +230,13 @@ def mapped_phase(name: str, calls: Any, *, task_id: str | None = None, **setting
 
 
 def pick(name: str, value: Any, only: str = "") -> Any:
-    """The manifest URI that an input called `name` stands for: the part of that name, or the whole artifact; lists likewise."""
-    if isinstance(value, str):
+    """The manifest URI that an input called `name` stands for: the part of that name, or the whole artifact; lists likewise.
+
+    Importance is scored by one of several tasks, and the others are skipped.
+    """
+    if name == "importance" and isinstance(value, list):
+        value = next((one for one in value if one), None)
+    if value is None or isinstance(value, str):
         return value
     if not isinstance(value, dict):
         return [one if isinstance(one, str) else one["manifest"] for one in value if not only or one["arguments"]["model"] == only]
@@ -240,7 +251,7 @@ def summaries(value: Any) -> list[dict[str, Any]]:
     """How phases went: {name, state, caption, manifest, cached, seconds, forward_passes} of a result or each of a list of them."""
     if isinstance(value, str):
         return []
-    results = [value] if isinstance(value, dict) else list(value)
+    results = [value] if isinstance(value, dict) else [one for one in value if one]
     told = ("caption", "manifest", "cached", "seconds", "forward_passes")
     return [{"name": called(one), "state": "success"} | {name: one[name] for name in told} for one in results]
 

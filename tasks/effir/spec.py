@@ -110,6 +110,11 @@ class RunSpec(BaseModel):
     importance_measure: Literal["cosine", "l2", "taylor", "leave_one_out", "in_turn", "depth", "random"] = field(
         "cosine", "Importance", "What ranks the sub-layers; cosine is the paper's (docs/method.md, Importance measures)."
     )
+    importance_of: Literal["base", "reference"] = field(
+        "base",
+        "Importance",
+        "Whose sub-layers are ranked: those of the base, as in the paper, or those of the fine-tuned reference. The base is what is cut.",
+    )
     calibration_samples: int = field(256, "Importance", "Packed calibration sequences (the paper: 256 of C4).", ge=1, le=100000)
     calibration_tokens: int = field(2048, "Importance", "Tokens per calibration sequence.", ge=8, le=32768)
     probe_steps: int = field(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 COMPUTING = {
-    "prepare", "teacher", "importance", "depth", "slim", "narrow", "finetune_reference", "finetune_candidate",
+    "prepare", "teacher", "importance", "importance_of_reference", "depth", "slim", "narrow", "finetune_reference", "finetune_candidate",
     "encode", "evaluate", "speed", "verify", "gate",
 }  # fmt: skip
 OTHERS = {"begin", "encode_calls", "approval", "promote", "announce", "report"}
@@ -106,7 +106,15 @@ def test_promote_waits_for_the_answer_and_runs_where_nobody_is_asked(parsed: dic
     tasks = parsed["dags"]["effir_compress"]["tasks"]
     assert "approval" in tasks["promote"]["upstream"]
     assert {"begin", "gate"} <= set(tasks["approval"]["upstream"])
-    assert {name: task["rule"] for name, task in tasks.items() if task["rule"] != "all_success"} == {"promote": "none_failed"}
+    assert tasks["promote"]["rule"] == "none_failed"
+
+
+def test_sub_layers_of_the_base_or_of_the_reference_are_scored_and_what_follows_takes_either(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["effir_compress"]["tasks"]
+    assert "finetune_reference" not in tasks["importance"]["upstream"]
+    assert "finetune_reference" in tasks["importance_of_reference"]["upstream"]
+    takes_either = {name for name, task in tasks.items() if task["rule"] == "none_failed_min_one_success"}
+    assert takes_either == {name for name, task in tasks.items() if "importance" in task["upstream"]} == {"depth", "narrow", "report"}
 
 
 def test_nothing_is_backfilled(parsed: dict[str, Any]) -> None:

@@ -121,6 +121,21 @@ def test_processes_are_handed_on(in_airflow: Callable[..., Any], tmp_path: Path)
     ]
 
 
+def test_a_phase_that_the_spec_does_not_ask_for_is_skipped(in_airflow: Callable[..., Any]) -> None:
+    script = """
+    import launch
+
+    def called(**where):
+        try:
+            return launch.Phase(task_id="depth", phase="depth", where=where).call(context())["spec"]
+        except Exception as error:
+            return [type(error).__name__, str(error)]
+
+    print(json.dumps([called(seed=7), called(seed=8), called()]))
+    """
+    assert in_airflow(script) == [{"seed": 7}, ["AirflowSkipException", "not needed: seed is 7"], {"seed": 7}]
+
+
 def test_what_an_input_stands_for(in_airflow: Callable[..., Any]) -> None:
     script = """
     import launch
@@ -132,9 +147,10 @@ def test_what_an_input_stands_for(in_airflow: Callable[..., Any]) -> None:
         launch.pick("base", prepared), launch.pick("prepare", prepared), launch.pick("collections", prepared), launch.pick("base", "s3://x"),
         launch.pick("champion", begun), launch.pick("champion", crowned), launch.pick("encodes", encoded),
         launch.pick("encodes", encoded, "candidate"), launch.pick("collections", ["s3://c"]),
+        launch.pick("importance", [None, {"parts": {}, "manifest": "s3://i"}]), launch.pick("importance", [None, None]),
     ]))
     """
     assert in_airflow(script) == [
         "s3://b", "s3://p", ["s3://c"], "s3://x", None, "s3://old", ["s3://base", "s3://candidate"], ["s3://candidate"],
-        ["s3://c"],
+        ["s3://c"], "s3://i", None,
     ]  # fmt: skip

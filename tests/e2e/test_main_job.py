@@ -70,6 +70,29 @@ def test_a_rejected_run_is_green_and_crowns_nobody(first: dict[str, Any], stack:
     assert stack.airflow.run("effir_compress", first["dag_run_id"])["state"] == "success"
 
 
+@pytest.mark.timeout(600)
+def test_the_reference_s_sub_layers_are_scored_where_the_spec_says_so(
+    first: dict[str, Any], stack: Any, overrides: dict[str, Any], eventually: Any
+) -> None:
+    told = {name: value for name, value in overrides.items() if value is not None}
+    run_id = stack.airflow.trigger("effir_compress", {"profile": "demo", **told, "importance_of": "reference"})
+
+    def ended() -> dict[str, str]:
+        found = {task["task_id"]: task["state"] for task in stack.airflow.tasks("effir_compress", run_id)}
+        return found if found["narrow"] in {"success", "failed", "skipped", "upstream_failed"} else {}
+
+    states = eventually(ended, seconds=400)
+    path = f"dags/effir_compress/dagRuns/{quote(run_id)}"
+    stack.airflow._call("PATCH", path, json={"state": "failed"})
+    names = ("importance", "importance_of_reference", "depth", "narrow")
+    assert {name: states[name] for name in names} == dict.fromkeys(names, "success") | {"importance": "skipped"}
+    scored = stack.airflow.xcom("effir_compress", run_id, "importance_of_reference")["manifest"]
+    reference = stack.airflow.xcom("effir_compress", run_id, "finetune_reference")["manifest"]
+    assert Store().get_json(scored)["key"]["inputs"]["base"] in reference
+    first_states = {task["task_id"]: task["state"] for task in stack.airflow.tasks("effir_compress", first["dag_run_id"])}
+    assert (first_states["importance"], first_states["importance_of_reference"]) == ("success", "skipped")
+
+
 @pytest.mark.timeout(1800)
 def test_what_was_done_before_is_found(second: dict[str, Any], stack: Any) -> None:
     assert sum(phase["forward_passes"] for phase in second["phases"]) == 0

@@ -133,6 +133,11 @@ def test_other_measures_and_teachers_have_their_own_price(small: Small) -> None:
     assert (found["teacher"].float32 > 0, found["teacher"].devices) == (True, -1)
 
 
+def test_the_reference_s_sub_layers_are_scored_once_there_is_one(small: Small) -> None:
+    assert by_name(small())["importance"].after == ("prepare",)
+    assert by_name(small(importance_of="reference"))["importance"].after == ("finetune reference",)
+
+
 def test_a_target_chooses_the_cut(small: Small) -> None:
     volume = small(variant="full", keep_ratio=1.0, target_speedup=1.5)
     assert volume.shallow == volume.whole

@@ -81,7 +81,8 @@ def teacher(volume: Volume) -> Work:
 def importance(volume: Volume) -> Work:
     """One pass over calibration text with every state compared, or probing steps on training data."""
     spec, layers = volume.spec, len(volume.whole.shape.layers)
-    work = with_model(volume, Work("importance", "importance", ("prepare",), heavy=True, core=DRAWN), volume.whole)
+    after = "finetune reference" if spec.importance_of == "reference" else "prepare"
+    work = with_model(volume, Work("importance", "importance", (after,), heavy=True, core=DRAWN), volume.whole)
     need = IMPORTANCE[spec.importance_measure]
     if need == "text":
         work = _calibrated(volume, work, volume.whole)
