@@ -23,7 +23,7 @@ ARM = "{{ task.caption['arm'] }} · seed {{ task.caption['seed'] }}"
 QUESTION = {
     "variants": Param(
         "8A,8M,last4B,last8B,8M-30%,-30%,last4B-10%,15M", type="string", minLength=1, title="Variants", section="Frontier",
-        description_md="What is cut, separated by commas: VARIANT or VARIANT:key=value:key=value.",
+        description_md="What is cut, separated by commas: VARIANT, VARIANT:key=value:key=value, or either with NAME= in front.",
     ),
     "contrasts": Param(
         "", type=["string", "null"], title="Contrasts", section="Frontier",

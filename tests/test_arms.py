@@ -24,17 +24,27 @@ def test_a_variant_says_all_about_widths_and_the_profile_nothing() -> None:
 def test_an_arm_has_settings_of_its_own() -> None:
     first, second = arms(SPEC, "8M:importance_measure=l2:regression_weight=0,8M:cut=reference:steps=0", "0")
     assert (first.spec.importance_measure, first.spec.regression_weight, first.cut) == ("l2", 0, "base")
-    assert (second.spec.steps, second.cut, second.scores) == (0, "reference", "reference")
+    assert (second.spec.steps, second.cut, second.spec.importance_of) == (0, "reference", "reference")
 
 
-def test_the_base_can_be_cut_where_the_reference_s_scores_say() -> None:
-    (only,) = arms(SPEC, "8M:scores=reference", "0")
-    assert (only.cut, only.scores) == ("base", "reference")
+def test_what_is_cut_and_whose_sub_layers_are_ranked_are_two_questions() -> None:
+    found = arms(SPEC, "8M,8M:importance_of=reference,8M:cut=reference,8M:cut=reference:importance_of=base", "0")
+    told = [(one.cut, one.spec.importance_of) for one in found]
+    assert told == [("base", "base"), ("base", "reference"), ("reference", "reference"), ("reference", "base")]
+
+
+def test_an_arm_may_have_a_name() -> None:
+    first, second = arms(SPEC, "chosen one = full:target_speedup=1.5, 8M", "0")
+    assert (first.name, first.spec.target_speedup, second.name) == ("chosen one", 1.5, "8M")
+    assert first.line == "chosen one = full:target_speedup=1.5"
 
 
 @pytest.mark.parametrize(
     ("variants", "seeds", "said"),
     [
+        ("a=8M,a=9M", "0", "variants names a twice"),
+        ("=8M", "0", "the arm '=8M' has the name ''"),
+        ("<a>=8M", "0", "the arm '<a>=8M' has the name '<a>'"),
         ("", "0", "variants is empty"),
         (" , ", "0", "variants is empty"),
         ("8M", "", "seeds is empty"),
@@ -47,7 +57,7 @@ def test_the_base_can_be_cut_where_the_reference_s_scores_say() -> None:
         ("8M:lora_rank=0", "0", "the arm '8M:lora_rank=0': lora_rank"),
         ("8M:nothing=1", "0", "the arm '8M:nothing=1': nothing is not a field"),
         ("8M:cut=teacher", "0", "the arm '8M:cut=teacher' has cut=teacher: choose one of base, reference"),
-        ("8M:scores=teacher", "0", "the arm '8M:scores=teacher' has scores=teacher: choose one of base, reference"),
+        ("8M:importance_of=teacher", "0", "the arm '8M:importance_of=teacher': importance_of"),
     ],
 )
 def test_what_does_not_parse_is_said(variants: str, seeds: str, said: str) -> None:

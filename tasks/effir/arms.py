@@ -1,8 +1,9 @@
 """The arms of a frontier: variants with settings of their own, written on a line each, times seeds.
 
-An arm is written VARIANT or VARIANT:key=value:key=value, such as `16M-30%:neuron_score=magnitude`. Its variant says all about
+An arm is written VARIANT or VARIANT:key=value:key=value, such as `16M-30%:neuron_score=magnitude`, and is called that, unless it
+has a name in front: `chosen=full:target_speedup=1.5` is the arm `chosen`. Its variant says all about
 widths: `16M` keeps every neuron of the MLPs that stay. `cut=reference` cuts the fine-tuned reference instead of the base
-(the paper's finetune-then-prune, Table 1); `scores=reference` cuts the base where the reference's importance scores say.
+(the paper's finetune-then-prune, Table 1), where the reference's own importance scores say if nothing else is asked for.
 """
 
 import re
@@ -14,16 +15,17 @@ from effir.errors import BadInput, shown
 from effir.spec import TARGETS, RunSpec, parse
 
 CUTS = ("base", "reference")
+NAME = re.compile("[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One model of a frontier: its name, its seed, what is cut, whose importance scores say where, and its spec."""
+    """One model of a frontier: its name, how it was written, its seed, what is cut, and its spec."""
 
     name: str
+    line: str
     seed: int
     cut: str
-    scores: str
     spec: RunSpec
 
     def to_json(self) -> dict[str, Any]:
@@ -40,12 +42,14 @@ def arms(spec: RunSpec, variants: str, seeds: str) -> list[Arm]:
     Raises BadInput for an empty list, one that does not parse, or an arm that is there twice.
     """
     numbers = seed_list(seeds)
-    names = [part.strip() for part in re.split(r"[,\n]", variants) if part.strip()]
-    if not names:
+    lines = [part.strip() for part in re.split(r"[,\n]", variants) if part.strip()]
+    if not lines:
         raise BadInput("variants is empty: give at least one, such as 8M,16M-30%,last8B")
+    found = [arm(spec, line, seed) for line in lines for seed in numbers]
+    names = [one.name for one in found if one.seed == numbers[0]]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadInput(f"variants names {twice[0]} twice")
-    return [arm(spec, name, seed) for name in names for seed in numbers]
+    return found
 
 
 def contrast_list(text: str, names: Collection[str]) -> list[tuple[str, str]]:
@@ -65,26 +69,29 @@ def contrast_list(text: str, names: Collection[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def arm(spec: RunSpec, name: str, seed: int) -> Arm:
+def arm(spec: RunSpec, line: str, seed: int) -> Arm:
     """One arm from its line. Raises BadInput naming the arm for whatever is wrong with it."""
-    variant, *settings = name.split(":")
+    first, *settings = line.split(":")
+    label, named, variant = (part.strip() for part in first.rpartition("="))
+    if named and not NAME.fullmatch(label):
+        raise BadInput(f"the arm {shown(line)} has the name {shown(label)}: use up to 40 letters, digits and . _ - and blanks")
+    name = label or line
     given: dict[str, str] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise BadInput(f"the arm {shown(name)} does not parse: write VARIANT:key=value, such as 16M-30%:neuron_score=magnitude")
+            raise BadInput(f"the arm {shown(line)} does not parse: write VARIANT:key=value, such as 16M-30%:neuron_score=magnitude")
         given[key.strip()] = value.strip()
     cut = given.pop("cut", "base")
-    scores = given.pop("scores", cut)
-    for key, value in (("cut", cut), ("scores", scores)):
-        if value not in CUTS:
-            raise BadInput(f"the arm {name!r} has {key}={value}: choose one of {', '.join(CUTS)}")
+    if cut not in CUTS:
+        raise BadInput(f"the arm {line!r} has cut={cut}: choose one of {', '.join(CUTS)}")
+    scored = {"importance_of": "reference"} if cut == "reference" else {}
     common = spec.model_dump(exclude={"variant", "keep_ratio", "width_rule", "seed", *TARGETS})
     width = {} if "%" in variant else {"keep_ratio": 1.0}
     try:
-        return Arm(name, seed, cut, scores, parse(common | width | {"variant": variant} | given | {"seed": seed}))
+        return Arm(name, line, seed, cut, parse(common | width | scored | {"variant": variant} | given | {"seed": seed}))
     except BadInput as error:
-        raise BadInput(f"the arm {shown(name)}: {error}") from None
+        raise BadInput(f"the arm {shown(line)}: {error}") from None
 
 
 def seed_list(seeds: str) -> list[int]:

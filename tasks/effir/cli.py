@@ -122,7 +122,7 @@ def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the stack runn
 
 @app.command()
 def frontier(
-    variants: Annotated[str, typer.Option(help="What is cut, with commas: VARIANT or VARIANT:key=value, such as 8M,16M-30%,last8B.")],
+    variants: Annotated[str, typer.Option(help="What is cut, with commas: [NAME=]VARIANT[:key=value…], such as 8M,16M-30%:batch=32.")],
     profile: Annotated[str, typer.Option(help="The recipe; `effir profiles` lists them.")] = "demo",
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
     contrasts: Annotated[str, typer.Option(help="Pairs of variants to compare, with commas: '8A vs 8M, last8B vs 8M'.")] = "",

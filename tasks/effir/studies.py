@@ -11,6 +11,10 @@ from effir.errors import BadInput, shown
 
 UNTRAINED = "cut=reference:steps=0"
 HEALED = tuple(f"8M:regression_weight={regression}:ranking_weight={ranking}" for regression in (0, 5) for ranking in (0, 1))
+RIVALS = ("8M-24%", "last13M=last13M-2%:neuron_score=activation_norm", "last10B", "-44%")
+MILD = ("4M-15%", "last8M", "last6B", "24A", "-27%")
+HARSH = ("14M-37%", "last20M", "last15B", "-67%")
+CHOSEN = "importance_measure=in_turn:importance_of=reference:probe_steps=2:neuron_score=activation_norm"
 FADED = tuple(f"last10B:fade_steps={fade}:regression_weight={regression}" for regression in (0, 5) for fade in (0, 20))
 
 
@@ -26,6 +30,15 @@ class Study:
 
 def _each(variants: str, settings: str) -> tuple[str, ...]:
     return tuple(f"{variant}:{settings}" for variant in variants.split())
+
+
+def _at_equal_size(parameters: int, *rivals: str) -> tuple[str, ...]:
+    """What the budget chooses within so many parameters, and what may have as many."""
+    return (f"chosen=full:target_parameters={parameters}:{CHOSEN}", *rivals)
+
+
+def _to(last: str, *others: str) -> tuple[tuple[str, str], ...]:
+    return tuple((other, last) for other in others)
 
 
 def _from(first: str, *others: str) -> tuple[tuple[str, str], ...]:
@@ -96,6 +109,24 @@ STUDIES: dict[str, Study] = {
         "Yes (A.8).",
         tuple(f"{variant}:pooling={pooling}" for variant in ("8A", "8M") for pooling in ("mean", "last")),
         (("8A:pooling=last", "8A:pooling=mean"), ("8M:pooling=last", "8M:pooling=mean")),
+    ),
+    "equal-size": Study(
+        "With 1.5 times fewer operations (those of last10B in SmolLM2-135M), does what the budget chooses beat what a person would choose?",
+        "Mistral-7B: 56.1 whole; 16M 55.3, 16M-30% 54.3, 16B 52.6 (Table 2 and Figure 3).",
+        (*_at_equal_size(99_100_000, *RIVALS), f"fast=full:target_speedup=1.5:{CHOSEN}"),
+        (*_to("chosen", "8M-24%", "last13M", "last10B", "-44%"), ("chosen", "fast")),
+    ),
+    "equal-size-mild": Study(
+        "Does it with 1.25 times fewer (those of last6B)?",
+        "Mistral-7B: 56.1 whole; 8M 55.9, 8B 54.5, 8A 53.8 (Table 2).",
+        _at_equal_size(113_270_000, *MILD),
+        _to("chosen", *MILD),
+    ),
+    "equal-size-harsh": Study(
+        "Does it with half of them (those of last15B)?",
+        "Mistral-7B: 56.1 whole; 20M 53.7, last16B 53.0, 16B 52.6 (Table 2).",
+        _at_equal_size(81_410_000, *HARSH),
+        _to("chosen", *HARSH),
     ),
     "attention-or-mlp": Study(
         "At equal parameters, and at equal operations, is it attention, MLPs or whole blocks that should go?",

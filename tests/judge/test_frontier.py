@@ -1,12 +1,13 @@
 from dataclasses import replace
 from itertools import product
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from effir.judge.frontier import Entry, contrasts, rows
-from effir.judge.frontier_page import render
+from effir.judge.frontier_page import render, standalone
 from effir.judge.quality import Limits, Scores
 from effir.spec import resolve
 
@@ -102,6 +103,7 @@ def test_p_is_that_of_the_mean_over_the_collections() -> None:
 def test_the_page_shows_every_arm_and_what_failed() -> None:
     page = render(
         rows(entries(), LIMITS),
+        {"8A": "8A=8A:lora_rank=4"},
         contrasts(entries(), [("8M", "8A"), ("8M", "bm25")], LIMITS),
         [{"arm": "<15M>", "seed": 3}],
         resolve("demo"),
@@ -110,4 +112,14 @@ def test_the_page_shows_every_arm_and_what_failed() -> None:
     assert page.count("<title>8A: ") == 1 + len(TRUTH)
     assert "&lt;15M&gt;, seed 3" in page and "<15M>" not in page
     assert "8M and bm25 have no seed in common" in page
+    assert "<li>8A: <code>8A:lora_rank=4</code></li>" in page
     assert "http" not in page
+
+
+def test_the_picture_stands_alone() -> None:
+    found = ElementTree.fromstring(standalone(rows(entries(), LIMITS)))
+    assert found.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "svg .dot" in (found[0].text or "")
+    titles = [one.text or "" for one in found.iter("{http://www.w3.org/2000/svg}title")]
+    assert any(title.startswith("8A: ") for title in titles)
+    assert standalone([]) == ""

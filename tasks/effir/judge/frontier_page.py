@@ -11,18 +11,34 @@ from effir.judge.tradeoff import Point, against_reference, tradeoff
 from effir.spec import RunSpec
 
 
-def render(table: Sequence[Row], pairs: Sequence[Contrast], failed: Sequence[Mapping[str, Any]], spec: RunSpec, created: str) -> str:
-    """The page as HTML text, its pictures inside: one of the mean and one of each collection, with a switch between them."""
+def render(
+    table: Sequence[Row],
+    lines: Mapping[str, str],
+    pairs: Sequence[Contrast],
+    failed: Sequence[Mapping[str, Any]],
+    spec: RunSpec,
+    created: str,
+) -> str:
+    """The page as HTML text, its pictures inside: one of the mean and one of each collection, with a switch between them.
+
+    lines: arm → how it was written, of those that were given a name
+    """
     names = list(table[0].quality)
     pictures = {"mean": Markup(picture(table, None))} | ({name: Markup(picture(table, name)) for name in names} if len(names) > 1 else {})
     page = environment().get_template("frontier.html.jinja")
-    return page.render(rows=table, contrasts=pairs, failed=failed, spec=spec, created=created, names=names, pictures=pictures)
+    return page.render(rows=table, lines=lines, contrasts=pairs, failed=failed, spec=spec, created=created, names=names, pictures=pictures)
 
 
 def picture(table: Sequence[Row], collection: str | None) -> str:
     """Quality (points) on a collection, or on the mean of all, against document speed-up as SVG; intervals of quality on the mean alone."""
     title = f"nDCG@10 times 100 ({collection or 'mean over the collections'}) against measured document speed-up"
     return tradeoff([_point(row, collection) for row in table], title, frontier=collection is None)
+
+
+def standalone(table: Sequence[Row]) -> str:
+    """The picture of the mean as an SVG file of its own, its style inside; empty where nothing was timed."""
+    style = environment().get_template("style.css.jinja").render()
+    return picture(table, None).replace(">", f' xmlns="http://www.w3.org/2000/svg"><style>{style}</style>', 1)
 
 
 def _point(row: Row, collection: str | None) -> Point:

@@ -15,8 +15,9 @@ FIELDS = tuple(RunSpec.model_fields)
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Output: spec, mlflow_run_id, references [{caption, spec}], scores [{spec, reference}], arms [{name, seed, spec, reference, scores}].
+    """Output: spec, mlflow_run_id, references [{caption, spec}], scores [{spec, reference}], arms.
 
+    An arm is {name, line (as it was written), seed, spec, cut, reference, scores}.
     reference and scores are places in those lists; of a score, the reference whose sub-layers are scored (None: the base's).
     """
     found = arms(job.spec, job.arguments["variants"], job.arguments["seeds"])
@@ -28,10 +29,11 @@ def run(job: Job) -> dict[str, Any]:
         reference = _place(
             references, _reference_key(one), {"caption": {"seed": one.seed, "reference": len(references)}, "spec": one.spec.model_dump()}
         )
-        of = reference if one.scores == "reference" else None
+        of = reference if one.spec.importance_of == "reference" else None
         score = _place(scores, _score_key(one, of), {"spec": one.spec.model_dump(), "reference": of})
         told.append(
-            {"name": one.name, "seed": one.seed, "spec": one.spec.model_dump(), "cut": one.cut, "reference": reference, "scores": score}
+            {"name": one.name, "line": one.line, "seed": one.seed, "spec": one.spec.model_dump()}
+            | {"cut": one.cut, "reference": reference, "scores": score}
         )
     (job.out / "arms.json").write_text(json.dumps(told, indent=1))
     run_id = registry.begin_run(job.run, job.spec)

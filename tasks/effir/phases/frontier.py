@@ -1,4 +1,4 @@
-"""frontier: what all arms and landmarks came to, as a page, a table and a CSV, and the end of the MLflow run."""
+"""frontier: what all arms and landmarks came to, as a page, a picture, a table and a CSV, and the end of the MLflow run."""
 
 import csv
 import datetime
@@ -10,7 +10,7 @@ from typing import Any
 from effir.arms import contrast_list
 from effir.errors import EffirError
 from effir.judge.frontier import KINDS, Entry, Row, contrasts, rows
-from effir.judge.frontier_page import render
+from effir.judge.frontier_page import render, standalone
 from effir.phases.gate import limits_of, read_scores
 from effir.phases.job import Job
 from effir.services import registry
@@ -22,7 +22,7 @@ FIELDS = tuple(RunSpec.model_fields)
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Write frontier.json, frontier.csv and frontier.html; output: report (URI), rows, failed (arms without a result)."""
+    """Write frontier.json, .csv, .html and .svg; output: report (URI), rows, lines, contrasts, failed (arms without a result)."""
     entries = [entry for told in job.arguments.get("phases", []) if (entry := _entry(job, told))]
     if not any(not entry.landmark for entry in entries):
         raise EffirError("no arm was assessed: all of them failed; the first failed task's log says why")
@@ -33,24 +33,29 @@ def run(job: Job) -> dict[str, Any]:
     failed = [{"arm": name, "seed": seed} for name, seed in [*beside, *wanted] if (name, seed) not in there]
     limits = limits_of(job.spec)
     table = rows(entries, limits)
+    lines = {one["name"]: one["line"] for one in begun["output"]["arms"] if one["name"] != one["line"]}
     pairs = contrasts(entries, contrast_list(begun["output"]["contrasts"], {name for name, _ in wanted}), limits)
     uri = f"{job.store.artifact('frontier', job.digest)}/frontier.html"
     plain = [asdict(row) for row in table]
     created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     (job.out / "frontier.json").write_text(
-        json.dumps({"rows": plain, "contrasts": [asdict(one) for one in pairs], "failed": failed, "created": created}, indent=1)
+        json.dumps(
+            {"rows": plain, "lines": lines, "contrasts": [asdict(one) for one in pairs], "failed": failed, "created": created}, indent=1
+        )
     )
     (job.out / "frontier.csv").write_text(_csv(table))
-    (job.out / "frontier.html").write_text(render(table, pairs, failed, job.spec, created), encoding="utf-8")
+    (job.out / "frontier.html").write_text(render(table, lines, pairs, failed, job.spec, created), encoding="utf-8")
+    (job.out / "frontier.svg").write_text(standalone(table), encoding="utf-8")
     for one in failed:
         job.warn(f"{one['arm']} (seed {one['seed']}) has no result; its tasks' logs say why")
     if run_id := job.run.get("mlflow_run_id"):
-        for name in ("frontier.html", "frontier.csv", "frontier.json"):
-            registry.log_artifact(run_id, job.out / name, job.store)
+        for end in ("html", "svg", "csv", "json"):
+            registry.log_artifact(run_id, job.out / f"frontier.{end}", job.store)
         registry.finish_run(run_id, {"effir.arms": len(table), "effir.failed": len(failed)}, _metrics(table), by=job.tracker.run_id)
     told = _headline(table, failed)
     job.say(told)
-    job.output.update(report=uri, headline=told, note=f"**{told}**", rows=plain, contrasts=[asdict(one) for one in pairs], failed=failed)
+    job.output.update(report=uri, headline=told, note=f"**{told}**", rows=plain, lines=lines)
+    job.output.update(contrasts=[asdict(one) for one in pairs], failed=failed)
     return {"arms": sum(not row.landmark for row in table), "failed": len(failed), "on_the_frontier": sum(row.best for row in table)}
 
 
