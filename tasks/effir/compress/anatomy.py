@@ -122,6 +122,16 @@ def layers_of(model: Any) -> Any:
     return getattr(model, anatomy_of(model).layers)
 
 
+def sub_layers(model: Any) -> list[dict[str, Any]]:
+    """The modules whose output is added to the residual stream, by kind, for every layer: sub-layers, or the norms after them."""
+    anatomy = anatomy_of(model)
+    ends = {
+        "attention": (anatomy.attention, *anatomy.attention_norms[1:])[-1],
+        "mlp": (anatomy.mlp, *anatomy.mlp_norms[1:])[-1],
+    }
+    return [{kind: getattr(layer, name) for kind, name in ends.items()} for layer in layers_of(model)]
+
+
 def has_attention(layer: Any) -> bool:
     """Whether the layer still has its attention."""
     return not any(isinstance(part, NoAttention) for part in layer.children())

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from effir.compress import importance, surgery
-from effir.compress.anatomy import anatomy_of, layers_of
+from effir.compress.anatomy import anatomy_of, layers_of, sub_layers
 from effir.compress.cut import Cut
 from effir.compress.importance import tensor_of
 from effir.compress.needs import LOOKS
@@ -172,16 +172,6 @@ def _cheapest(seemed: dict[SubLayer, float], look: Callable[[SubLayer], float]) 
         if not others or min(looked.values()) <= min(others):
             break
     return _least(looked)
-
-
-def sub_layers(model: Any) -> list[dict[str, Any]]:
-    """The modules whose output is added to the residual stream, by kind, for every layer: sub-layers, or the norms after them."""
-    anatomy = anatomy_of(model)
-    ends = {
-        "attention": (anatomy.attention, *anatomy.attention_norms[1:])[-1],
-        "mlp": (anatomy.mlp, *anatomy.mlp_norms[1:])[-1],
-    }
-    return [{kind: getattr(layer, name) for kind, name in ends.items()} for layer in layers_of(model)]
 
 
 @contextmanager

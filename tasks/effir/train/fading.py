@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from effir.compress import surgery
-from effir.compress.anatomy import anatomy_of
+from effir.compress.anatomy import anatomy_of, sub_layers
 from effir.compress.cut import Cut
 from effir.compress.importance import tensor_of
-from effir.compress.measures import sub_layers
 
 
 class Fading:
