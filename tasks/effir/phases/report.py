@@ -143,7 +143,8 @@ def _layers(job: Job, manifests: dict[str, Manifest]) -> Layers | None:
     left = [0 if layer in told["drop_mlp"] else told["widths"].get(str(layer), neurons) for layer, neurons in enumerate(full)]
     scored = read_json(job.file("importance", "importance.json")) if "importance" in manifests else None
     means, errors = ({kind: scored[kind][what] for kind in KINDS} if scored else {} for what in ("mean", "error"))
-    return Layers(scored["measure"] if scored else "", means, errors, full, left, told["drop_attention"])
+    measure = f"{scored['measure']} in the {job.spec.importance_of}" if scored else ""
+    return Layers(measure, means, errors, full, left, told["drop_attention"])
 
 
 def _links(job: Job) -> dict[str, str]:
