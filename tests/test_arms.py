@@ -43,6 +43,7 @@ def test_an_arm_may_have_a_name() -> None:
     ("variants", "seeds", "said"),
     [
         ("a=8M,a=9M", "0", "variants names a twice"),
+        ("reference=8M", "0", "the arm 'reference=8M' has the name reference, which stands for something else"),
         ("=8M", "0", "the arm '=8M' has the name ''"),
         ("<a>=8M", "0", "the arm '<a>=8M' has the name '<a>'"),
         ("", "0", "variants is empty"),

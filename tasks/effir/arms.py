@@ -15,6 +15,8 @@ from effir.errors import BadInput, shown
 from effir.spec import TARGETS, RunSpec, parse
 
 CUTS = ("base", "reference")
+LANDMARKS = ("base", "bm25", "minilm")
+"""What every frontier has beside its arms and their references."""
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}")
 
 
@@ -75,6 +77,8 @@ def arm(spec: RunSpec, line: str, seed: int) -> Arm:
     label, named, variant = (part.strip() for part in first.rpartition("="))
     if named and not NAME.fullmatch(label):
         raise BadInput(f"the arm {shown(line)} has the name {shown(label)}: use up to 40 letters, digits and . _ - and blanks")
+    if label in (*LANDMARKS, "reference"):
+        raise BadInput(f"the arm {shown(line)} has the name {label}, which stands for something else in every frontier: choose another")
     name = label or line
     given: dict[str, str] = {}
     for setting in settings:

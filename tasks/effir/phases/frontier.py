@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from effir.arms import contrast_list
+from effir.arms import LANDMARKS, contrast_list
 from effir.errors import EffirError
 from effir.judge.frontier import KINDS, Entry, Row, contrasts, rows
 from effir.judge.frontier_page import render, standalone
@@ -17,7 +17,6 @@ from effir.services import registry
 from effir.spec import RunSpec
 
 FRESH = True
-LANDMARKS = ("base", "bm25", "minilm")
 FIELDS = tuple(RunSpec.model_fields)
 
 
