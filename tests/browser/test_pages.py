@@ -25,7 +25,7 @@ def pages(load: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) 
     texts = {
         "report": report.render(load("judge/made.py").report(load("judge/conftest.py").Case())),
         "comparison": comparison.render(comparison.compare_runs(runs.run(0.0), runs.run(0.2, steps=9), resamples=500)),
-        "frontier": frontier_page.render(rows, pairs, [{"arm": "15M", "seed": 3}], resolve("demo"), "2026-01-01 00:00 UTC"),
+        "frontier": frontier_page.render(rows, {"8M": "8M"}, pairs, [{"arm": "15M", "seed": 3}], resolve("demo"), "2026-01-01 00:00 UTC"),
     }
     folder = tmp_path_factory.mktemp("pages")
     for name, text in texts.items():

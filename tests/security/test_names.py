@@ -375,7 +375,7 @@ def test_the_frontier_shows_hostile_text_as_text() -> None:
     ]
     limits = Limits(collections=(SCRIPT, "other"), in_domain=(SCRIPT,), margin=0.03, margin_mean=0.02, resamples=200)
     spec = RunSpec().model_copy(update={"base_model": SCRIPT, "training_data": SCRIPT})
-    harmless(frontier_page.render(rows(entries, limits), [], [{"arm": arm.name, "seed": 3}], spec, SCRIPT))
+    harmless(frontier_page.render(rows(entries, limits), {arm.name: SCRIPT}, [], [{"arm": arm.name, "seed": 3}], spec, SCRIPT))
 
 
 def test_a_query_and_its_id_reach_files_as_they_are(tmp_path: Path, tiny: Any) -> None:
