@@ -34,10 +34,20 @@ QUESTION = {
 
 
 @task
+def teacher_calls(begun: Any, prepared: Any) -> list[dict[str, Any]]:
+    """Every teacher that a variant asks for."""
+    return [{"inputs": {"training": prepared["parts"]["training"]}, "spec": one["spec"]} for one in begun["output"]["teachers"]]
+
+
+@task
 def reference_calls(begun: Any, prepared: Any, taught: Any) -> list[dict[str, Any]]:
     """A full-size reference for every seed and every way of training."""
-    inputs = {"base": prepared["parts"]["base"], "training": prepared["parts"]["training"], "teacher": taught["manifest"]}
-    return [{"inputs": inputs, "spec": one["spec"], "caption": one["caption"]} for one in begun["output"]["references"]]
+    said = [one["manifest"] for one in taught]
+    inputs = {"base": prepared["parts"]["base"], "training": prepared["parts"]["training"]}
+    return [
+        {"inputs": inputs | {"teacher": said[one["teacher"]]}, "spec": one["spec"], "caption": one["caption"]}
+        for one in begun["output"]["references"]
+    ]
 
 
 @task
@@ -53,30 +63,32 @@ def score_calls(begun: Any, prepared: Any, references: Any) -> list[dict[str, An
 
 
 @task
-def landmark_calls(prepared: Any, references: Any) -> list[dict[str, Any]]:
+def landmark_calls(begun: Any, prepared: Any, references: Any) -> list[dict[str, Any]]:
     """What the variants are seen beside: the references, the untrained base, BM25 and MiniLM."""
     collections = {"collections": [prepared["parts"][name] for name in prepared["output"]["collections"]]}
     models = {"base": {"model": prepared["parts"]["base"]}, "bm25": {}, "minilm": {}}
     calls = [{"inputs": collections | inputs, "arguments": {"model": name}, "caption": {"arm": name}} for name, inputs in models.items()]
     return calls + [
         {
-            "inputs": collections | {"model": one["manifest"]},
+            "inputs": collections | {"model": trained["manifest"]},
             "arguments": {"model": "reference"},
-            "caption": {"arm": "reference"} | one["caption"],
+            "caption": {"arm": one["name"]} | one["caption"],
         }
-        for one in references
+        for one, trained in zip(begun["output"]["references"], references, strict=True)
     ]
 
 
 @task
-def arm_calls(begun: Any, prepared: Any, references: Any, scores: Any) -> list[dict[str, Any]]:
+def arm_calls(begun: Any, prepared: Any, taught: Any, references: Any, scores: Any) -> list[dict[str, Any]]:
     """What each variant starts from."""
-    trained, scored = [one["manifest"] for one in references], [one["manifest"] for one in scores]
+    said, trained, scored = ([one["manifest"] for one in given] for given in (taught, references, scores))
     return [
         {
             "spec": one["spec"],
             "caption": {"arm": one["name"], "seed": one["seed"], "reference": one["reference"]},
             "base": prepared["parts"]["base"] if one["cut"] == "base" else trained[one["reference"]],
+            "teacher": said[one["teacher"]],
+            "weights": one["weights"],
             "reference": trained[one["reference"]],
             "scores": scored[one["scores"]],
         }
@@ -98,26 +110,26 @@ def frontier() -> DAG:
         prepared = computing("prepare")
         begun >> prepared
         training, calibration, collections = {"training": prepared}, {"calibration": prepared}, {"collections": prepared}
-        taught = computing("teacher", inputs=training)
+        taught = mapped_computing("teacher", teacher_calls(begun, prepared))
 
         calls = reference_calls(begun, prepared, taught)
         references = mapped_computing("finetune", calls, task_id="references", arguments={"model": "reference"})
         scores = mapped_computing("importance", score_calls(begun, prepared, references))
-        landmarks = mapped_computing("assess", landmark_calls(prepared, references), task_id="landmarks")
+        landmarks = mapped_computing("assess", landmark_calls(begun, prepared, references), task_id="landmarks")
 
         @task_group(group_id="arm")
-        def arm(spec: Any, caption: Any, base: Any, reference: Any, scores: Any) -> Any:
+        def arm(spec: Any, caption: Any, base: Any, teacher: Any, weights: Any, reference: Any, scores: Any) -> Any:
             common = {"spec": spec, "caption": caption, "map_index_template": ARM}
             start = {"base": base}
             dropped = computing("depth", inputs=start | {"importance": scores}, **common)
             slimmed = computing("slim", inputs=start | training | calibration | {"depth": dropped}, **common)
             cut = computing("narrow", inputs=start | {"importance": scores, "depth": dropped, "slim": slimmed}, **common)
-            heal = start | training | {"teacher": taught, "narrow": cut, "reference": reference}
+            heal = start | training | {"teacher": teacher, "narrow": cut, "reference": reference}
             candidate = computing("finetune", inputs=heal, arguments={"model": "candidate"}, **common)
-            beside = collections | {"model": candidate, "reference": reference}
-            return computing("assess", inputs=beside, arguments={"model": "candidate"}, **common)
+            beside = collections | training | calibration | {"model": candidate, "reference": reference}
+            return computing("assess", inputs=beside, arguments={"model": "candidate", "weights": weights}, **common)
 
-        measured = arm.expand_kwargs(arm_calls(begun, prepared, references, scores))
+        measured = arm.expand_kwargs(arm_calls(begun, prepared, taught, references, scores))
         seen = {"landmarks": landmarks, "arms": measured}
         phase("frontier", inputs=seen, arguments={"begun": begun}, summarise=True, trigger_rule="all_done")
 

@@ -1,7 +1,8 @@
 import pytest
 
-from effir.arms import arms, seed_list
+from effir.arms import SHARED, arms, seed_list
 from effir.errors import BadInput
+from effir.phases import prepare
 from effir.spec import resolve
 
 SPEC = resolve("demo", {"lora_rank": 8})
@@ -39,6 +40,17 @@ def test_an_arm_may_have_a_name() -> None:
     assert first.line == "chosen one = full:target_speedup=1.5"
 
 
+def test_an_arm_may_have_other_weights_in_the_end() -> None:
+    plain, rounded = arms(SPEC, "8M,8M:weights=nf4", "0")
+    assert (plain.weights, rounded.weights) == ("", "nf4") and plain.spec == rounded.spec
+
+
+def test_what_the_data_are_prepared_by_is_shared() -> None:
+    """But for hard negatives (as many are mined as any arm wants), calibration text (training documents are always there), seed, dtype."""
+    assert set(SHARED) == set(prepare.FIELDS) - {"hard_negatives", "calibration_text", "seed", "dtype"}
+    assert arms(SPEC, "8M:calibration_text=training-documents", "0")[0].spec.calibration_text == "training-documents"
+
+
 @pytest.mark.parametrize(
     ("variants", "seeds", "said"),
     [
@@ -58,6 +70,10 @@ def test_an_arm_may_have_a_name() -> None:
         ("8M:lora_rank=0", "0", "the arm '8M:lora_rank=0': lora_rank"),
         ("8M:nothing=1", "0", "the arm '8M:nothing=1': nothing is not a field"),
         ("8M:cut=teacher", "0", "the arm '8M:cut=teacher' has cut=teacher: choose one of base, reference"),
+        ("8M:weights=2", "0", "the arm '8M:weights=2' has weights='2': choose one of int8, nf4, magnitude_2_4, wanda_2_4"),
+        ("8M:training_examples=9", "0", "the arm '8M:training_examples=9' sets training_examples, which all arms share"),
+        ("8M:calibration_text=my.txt", "0", "the arm '8M:calibration_text=my.txt' has a calibration_text of its own: it may be training-"),
+        ("8M:seed=1", "0", "the arm '8M:seed=1' sets seed, which all arms share: set it for the whole frontier"),
         ("8M:importance_of=teacher", "0", "the arm '8M:importance_of=teacher': importance_of"),
     ],
 )

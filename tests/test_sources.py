@@ -58,7 +58,7 @@ def test_calibration_text_from_files(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "x"}\n{"body": "x"}\n', "line 2: the field 'text' is missing"),
         ("a.jsonl", '{"text": 4}\n', "line 1: the field 'text' is missing or not text"),
         ("a.jsonl", "x\n", "line 1: this is not valid JSON"),
-        ("a.csv", "x", r"must be pydoc-topics, or a \.txt or \.jsonl file"),
+        ("a.csv", "x", r"must be pydoc-topics, training-documents, or a \.txt or \.jsonl file"),
     ],
 )
 def test_bad_calibration_text(tmp_path: Path, name: str, text: str, says: str) -> None:

@@ -4,6 +4,7 @@ An arm is written VARIANT or VARIANT:key=value:key=value, such as `16M-30%:neuro
 has a name in front: `chosen=full:target_speedup=1.5` is the arm `chosen`. Its variant says all about
 widths: `16M` keeps every neuron of the MLPs that stay. `cut=reference` cuts the fine-tuned reference instead of the base
 (the paper's finetune-then-prune, Table 1), where the reference's own importance scores say if nothing else is asked for.
+`weights=nf4` assesses the finished model with its weights in 4 bits (`effir.compress.weights` says what else there is).
 """
 
 import re
@@ -11,10 +12,16 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from effir.compress.needs import WEIGHTS
 from effir.errors import BadInput, shown
-from effir.spec import TARGETS, RunSpec, parse
+from effir.spec import TARGETS, TRAINING_DOCUMENTS, RunSpec, parse
 
 CUTS = ("base", "reference")
+SHARED = (
+    "base_model", "base_revision", "trust_remote_code", "base_code", "training_data", "training_examples", "collections", "test_queries",
+    "test_documents", "shard_documents",
+)  # fmt: skip
+"""Fields of the data, which all arms share: none of them may have its own."""
 LANDMARKS = ("base", "bm25", "minilm")
 """What every frontier has beside its arms and their references."""
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}")
@@ -22,12 +29,13 @@ NAME = re.compile("[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}")
 
 @dataclass(frozen=True)
 class Arm:
-    """One model of a frontier: its name, how it was written, its seed, what is cut, and its spec."""
+    """One model of a frontier: its name, how it was written, its seed, what is cut, what its weights become, and its spec."""
 
     name: str
     line: str
     seed: int
     cut: str
+    weights: str
     spec: RunSpec
 
     def to_json(self) -> dict[str, Any]:
@@ -77,7 +85,7 @@ def arm(spec: RunSpec, line: str, seed: int) -> Arm:
     label, named, variant = (part.strip() for part in first.rpartition("="))
     if named and not NAME.fullmatch(label):
         raise BadInput(f"the arm {shown(line)} has the name {shown(label)}: use up to 40 letters, digits and . _ - and blanks")
-    if label in (*LANDMARKS, "reference"):
+    if label in LANDMARKS or label.startswith("reference"):
         raise BadInput(f"the arm {shown(line)} has the name {label}, which stands for something else in every frontier: choose another")
     name = label or line
     given: dict[str, str] = {}
@@ -89,11 +97,18 @@ def arm(spec: RunSpec, line: str, seed: int) -> Arm:
     cut = given.pop("cut", "base")
     if cut not in CUTS:
         raise BadInput(f"the arm {line!r} has cut={cut}: choose one of {', '.join(CUTS)}")
+    weights = given.pop("weights", "")
+    if weights and weights not in WEIGHTS:
+        raise BadInput(f"the arm {shown(line)} has weights={shown(weights)}: choose one of {', '.join(WEIGHTS)}")
+    if taken := [key for key in given if key in (*SHARED, "seed")]:
+        raise BadInput(f"the arm {shown(line)} sets {taken[0]}, which all arms share: set it for the whole frontier")
+    if given.get("calibration_text", spec.calibration_text) not in (spec.calibration_text, TRAINING_DOCUMENTS):
+        raise BadInput(f"the arm {shown(line)} has a calibration_text of its own: it may be {TRAINING_DOCUMENTS}, or the whole frontier's")
     scored = {"importance_of": "reference"} if cut == "reference" else {}
     common = spec.model_dump(exclude={"variant", "keep_ratio", "width_rule", "seed", *TARGETS})
     width = {} if "%" in variant else {"keep_ratio": 1.0}
     try:
-        return Arm(name, line, seed, cut, parse(common | width | scored | {"variant": variant} | given | {"seed": seed}))
+        return Arm(name, line, seed, cut, weights, parse(common | width | scored | {"variant": variant} | given | {"seed": seed}))
     except BadInput as error:
         raise BadInput(f"the arm {shown(line)}: {error}") from None
 

@@ -17,6 +17,7 @@ from effir.errors import BadInput
 from effir.names import check_beir
 from effir.retrieve.collections import Collection, load_folder
 from effir.retrieve.files import read_corpus, read_lines
+from effir.spec import TRAINING_DOCUMENTS
 from effir.train.examples import TrainingSet, from_beir, from_collection, from_jsonl, load
 
 BEIR_ARCHIVE = "https://public.ukp.informatik.tu-darmstadt.de/thakur/BEIR/datasets/{}.zip"
@@ -27,6 +28,7 @@ PACKAGES = {
     "semanlink": ("cherche",),
     "stdlib-code": (),
     "pydoc-topics": (),
+    TRAINING_DOCUMENTS: (),
 }
 
 
@@ -76,15 +78,18 @@ def collection(source: str, name: str, scratch: Path) -> Collection:
 def calibration_texts(source: str) -> list[str]:
     """Calibration texts: pydoc-topics, the paragraphs of a .txt file, or the field `text` of a .jsonl file.
 
+    None for training-documents: those are taken from the training data where they are needed.
     Raises BadInput if there is no such file, no text in it, or a line without it.
     """
     if source == "pydoc-topics":
         from effir.retrieve.builtin import pydoc_topics
 
         return pydoc_topics()
+    if source == TRAINING_DOCUMENTS:
+        return []
     path = path_of(source)
     if not path.is_file() or path.suffix not in {".txt", ".jsonl"}:
-        raise BadInput(f"the calibration text {source} must be pydoc-topics, or a .txt or .jsonl file that exists")
+        raise BadInput(f"the calibration text {source} must be pydoc-topics, {TRAINING_DOCUMENTS}, or a .txt or .jsonl file that exists")
     if path.suffix == ".txt":
         try:
             texts = [piece.strip() for piece in path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").split("\n\n")]

@@ -16,6 +16,8 @@ from effir.names import NAME, REVISION, check_beir, check_name
 
 PROFILES = Path(__file__).parent / "profiles"
 TARGETS = ("target_speedup", "target_parameters")
+TRAINING_DOCUMENTS = "training-documents"
+"""What calibration_text says for the documents of the training data."""
 WHOLE = {"variant": "full", "keep_ratio": 1.0}
 SHA256 = r"^[0-9a-f]{64}$"
 
@@ -101,9 +103,9 @@ class RunSpec(BaseModel):
     calibration_text: str = field(
         "pydoc-topics",
         "Data",
-        "Text for scoring layers: pydoc-topics, or a .txt or .jsonl file (field text).",
+        "Text for scoring layers: pydoc-topics, training-documents, or a .txt or .jsonl file (field text).",
         min_length=1,
-        examples=["pydoc-topics", "/data/text.txt"],
+        examples=["pydoc-topics", "training-documents", "/data/text.txt"],
     )
 
     # Importance

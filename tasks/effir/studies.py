@@ -11,10 +11,12 @@ from effir.errors import BadInput, shown
 
 UNTRAINED = "cut=reference:steps=0"
 HEALED = tuple(f"8M:regression_weight={regression}:ranking_weight={ranking}" for regression in (0, 5) for ranking in (0, 1))
+TRUNCATED = "last10B:regression_weight=5:ranking_weight=1"
 RIVALS = ("8M-24%", "last13M=last13M-2%:neuron_score=activation_norm", "last10B", "-44%")
 MILD = ("4M-15%", "last8M", "last6B", "24A", "-27%")
 HARSH = ("14M-37%", "last20M", "last15B", "-67%")
 CHOSEN = "importance_measure=in_turn:importance_of=reference:probe_steps=2:neuron_score=activation_norm"
+TAUGHT = ("none", "minilm:teacher_temperature=0.05:kl_weight=1")
 FADED = tuple(f"last10B:fade_steps={fade}:regression_weight={regression}" for regression in (0, 5) for fade in (0, 20))
 
 
@@ -97,6 +99,39 @@ STUDIES: dict[str, Study] = {
         "One shot throughout; elsewhere (HARNESS-LM) 28 layers to 4 in stages score 60.4 where one shot scores 50.2.",
         FADED,
         _from(*FADED),
+    ),
+    "teachers": Study(
+        "What does KL from a teacher's scores of a query's hard negatives bring, for the full-size model and for a cut one?",
+        "KL from a reranker throughout; no ablation.",
+        tuple(f"{variant}:hard_negatives=3:teacher={teacher}" for variant in ("full", "8M") for teacher in TAUGHT),
+        tuple(
+            (f"{variant}:hard_negatives=3:teacher={TAUGHT[0]}", f"{variant}:hard_negatives=3:teacher={TAUGHT[1]}")
+            for variant in ("full", "8M")
+        ),
+    ),
+    "isotropy": Study(
+        "Do the queries of a cut model lie closer to each other (column cosine)?",
+        "Mistral-7B: mean cosine between two queries 0.28 whole, 0.34 for 20M-20% (A.6).",
+        ("full", "8M", "16M", "20M", "20M-20%", "8A", "last8B"),
+        _from("full", "8M", "16M", "20M-20%"),
+    ),
+    "quantisation": Study(
+        "Do the weights of a cut model bear 4 and 8 bits as those of the whole one do?",
+        "NF4: Mistral-7B 56.1 becomes 56.0, 8M 55.9 becomes 55.7, 16M 55.3 stays (Table 6).",
+        tuple(f"{variant}{bits}" for variant in ("full", "8M", "16M") for bits in ("", ":weights=nf4", ":weights=int8")),
+        tuple((variant, f"{variant}:weights={bits}") for variant in ("full", "8M", "16M") for bits in ("nf4", "int8")),
+    ),
+    "rivals": Study(
+        "Does a cut beat zeros in two of four weights, and the first layers alone, taught by the whole model?",
+        "Mistral-7B, finetune-then-prune: Wanda 2:4 49.8 (Table 4); the cut model, prune-then-finetune, 54.3.",
+        ("8M-24%", *_each("full", "weights=magnitude_2_4"), *_each("full", "weights=wanda_2_4"), "last10B", TRUNCATED),
+        (("full:weights=magnitude_2_4", "full:weights=wanda_2_4"), ("full:weights=wanda_2_4", "8M-24%"), ("last10B", TRUNCATED)),
+    ),
+    "calibration-text": Study(
+        "Does it matter whether the layers are scored on general text or on the documents that the retriever is trained on?",
+        "C4 throughout; no other text is compared.",
+        tuple(f"{variant}{text}" for variant in ("8M", "8A") for text in ("", ":calibration_text=training-documents")),
+        tuple((variant, f"{variant}:calibration_text=training-documents") for variant in ("8M", "8A")),
     ),
     "calibration-size": Study(
         "How much calibration text does the order of the layers need?",

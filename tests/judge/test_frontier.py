@@ -32,7 +32,7 @@ def entries() -> list[Entry]:
         *(Entry("reference", scores(0, seed=seed), seed, seed, landmark=True, parameters=100) for seed in (0, 1)),
     ]
     arms = [
-        Entry(name, scores(gain, seed=10 + seed), seed, seed, speed=timed(ratio + seed / 50), parameters=80)
+        Entry(name, scores(gain, seed=10 + seed), seed, seed, speed=timed(ratio + seed / 50), parameters=80, cosine=0.2 + seed / 10)
         for name, gain, ratio in (("8A", -0.02, 1.2), ("8M", -0.15, 1.1), ("last8B", -0.1, 1.4))
         for seed in (0, 1)
     ]
@@ -48,7 +48,8 @@ def test_a_row_is_an_arm_over_its_seeds() -> None:
     assert row.mean == pytest.approx(np.mean(means))
     assert row.spread == pytest.approx(np.std(means, ddof=1))
     assert row.speedup["document"] == pytest.approx((np.sqrt(1.2 * 1.22), 1.18, 1.25))
-    assert row.parameters == 80
+    assert row.parameters == 80 and row.cosine == pytest.approx(0.25)
+    assert found["reference"].cosine is None
     assert found["bm25"].speedup == {} and found["bm25"].difference is None
 
 

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from effir.compress.cut import Cut
 from effir.errors import BadInput
 from effir.manifest import MANIFEST
+from effir.retrieve.files import document_text, read_corpus
 
 
 def test_from_a_model_to_vectors(chain, tmp_path):
@@ -90,9 +91,31 @@ def test_an_assessment_is_what_encode_and_evaluate_come_to(chain, tmp_path):
     assert found == whole["candidate"]["things"]
     assert told["numbers"]["things/ndcg_at_10"] == found["ndcg_at_10"]
     assert json.loads(one.file("assessed", "speed.json", tmp_path / "found").read_text())["document"]["ratio"] > 0
+    inputs = seen | {name: one.uris[name] for name in ("calibration", "reference")} | {"model": one.uris["candidate"]}
+    sparse = one.run("assess", inputs, {"model": "candidate", "weights": "wanda_2_4"}, "sparse")
+    assert "speed.json" not in one.store.get_json(one.uris["sparse"])["files"]
+    assert sparse["numbers"]["parameters"] == told["numbers"]["parameters"]
+    assert json.loads(one.file("sparse", "metrics.json", tmp_path / "sparse").read_text())["candidate"]["things"] != found
+    again = one.run("assess", inputs | {"calibration": one.uris["base"]}, {"model": "candidate", "weights": ""}, "whole")
+    assert not again["cached"]
+    assert one.run("assess", inputs, {"model": "candidate", "weights": ""}, "whole")["cached"]
     lexical = one.run("assess", seen, {"model": "bm25"}, "lexical")
     assert lexical["numbers"] == {"things/ndcg_at_10": whole["bm25"]["things"]["ndcg_at_10"]}
     assert lexical["forward_passes"] == 0
+
+
+def test_documents_of_the_training_data_are_calibration_text_too(chain, tmp_path):
+    one = chain(calibration_text="training-documents", slim_steps=0, neuron_score="activation_norm")
+    one.cut()
+    assert one.file("calibration", "text.jsonl", tmp_path / "none").read_text() == ""
+    one.file("training", "corpus.jsonl", tmp_path)
+    texts = [document_text(document) for document in read_corpus(tmp_path / "corpus.jsonl").values()]
+    (tmp_path / "text.txt").write_text("\n\n".join(texts))
+    other = chain(calibration_text=str(tmp_path / "text.txt"), slim_steps=0, neuron_score="activation_norm")
+    other.cut()
+    assert one.uris["importance"] != other.uris["importance"]
+    for phase, name in (("importance", "importance.json"), ("slim", "slim.json")):
+        assert one.file(phase, name, tmp_path / "one").read_text() == other.file(phase, name, tmp_path / "other").read_text()
 
 
 def test_a_target_chooses_what_is_cut(chain, tmp_path):

@@ -30,3 +30,6 @@ NEURONS: dict[str, Need] = {
     "random": "nothing",
 }
 """By the names of `effir.compress.neurons.NEURON_SCORES`, and `slimming`, which is a training."""
+
+WEIGHTS: dict[str, Need] = {"int8": "nothing", "nf4": "nothing", "magnitude_2_4": "nothing", "wanda_2_4": "text"}
+"""By the names of `effir.compress.weights.RULES`."""

@@ -14,9 +14,10 @@ KINDS = ("query", "document")
 
 @dataclass(frozen=True)
 class Entry:
-    """One assessed model: an arm with one seed, or a landmark (reference: which reference it is compared with, or is).
+    """One assessed model: an arm with one seed, or a landmark (reference: which reference it is compared with, or is, as a landmark).
 
-    scores: collection → per-query nDCG@10; speed: what speed.json holds, None where it was not timed.
+    scores: collection → per-query nDCG@10; speed: what speed.json holds, None where it was not timed;
+    cosine: mean cosine between two queries, -1 to 1, mean over the collections; the higher, the less isotropic (appendix A.6).
     """
 
     arm: str
@@ -27,6 +28,12 @@ class Entry:
     speed: Mapping[str, Any] | None = None
     parameters: int | None = None
     parameters_non_embedding: int | None = None
+    cosine: float | None = None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether arms are compared with it."""
+        return self.landmark and self.reference is not None
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class Row:
     """An arm over its seeds. Scores 0 to 1; quality: collection → mean nDCG@10; spread: standard deviation of the mean over seeds.
 
     difference and interval: mean over the collections, arm minus reference, paired bootstrap over queries (seeds averaged a query);
-    speedup: kind → (ratio, low, high), the geometric mean over seeds and the widest of their intervals; bound: of the FLOPs.
+    speedup: kind → (ratio, low, high), the geometric mean over seeds and the widest of their intervals; bound: of the FLOPs;
+    cosine: between two queries, mean over seeds.
     """
 
     arm: str
@@ -49,12 +57,13 @@ class Row:
     bound: Mapping[str, float] = field(default_factory=dict)
     parameters: int | None = None
     parameters_non_embedding: int | None = None
+    cosine: float | None = None
     best: bool = False
 
 
 def rows(entries: Sequence[Entry], limits: Limits) -> list[Row]:
     """A row for each arm in the order given; `best` marks what no other timed model beats in both quality and document speed."""
-    references = {entry.reference: entry for entry in entries if entry.arm == "reference"}
+    references = {entry.reference: entry for entry in entries if entry.is_reference}
     grouped: dict[str, list[Entry]] = {}
     for entry in entries:
         grouped.setdefault(entry.arm, []).append(entry)
@@ -101,6 +110,7 @@ def _row(group: list[Entry], references: Mapping[int | None, Entry], limits: Lim
     table = _averaged(group)
     quality = {name: float(one.values.mean()) for name, one in table.items()}
     means = [float(np.mean([one.values.mean() for one in entry.scores.values()])) for entry in group]
+    cosines = [entry.cosine for entry in group if entry.cosine is not None]
     row = Row(
         arm=first.arm,
         seeds=tuple(entry.seed for entry in group if entry.seed is not None),
@@ -110,8 +120,9 @@ def _row(group: list[Entry], references: Mapping[int | None, Entry], limits: Lim
         spread=float(np.std(means, ddof=1)) if len(means) > 1 else None,
         parameters=first.parameters,
         parameters_non_embedding=first.parameters_non_embedding,
+        cosine=float(np.mean(cosines)) if cosines else None,
     )
-    if first.arm == "reference":
+    if first.is_reference:
         return replace(row, speedup=dict.fromkeys(KINDS, (1.0, 1.0, 1.0)), bound=dict.fromkeys(KINDS, 1.0))
     beside = [references[entry.reference] for entry in group if entry.reference in references]
     if beside and len(beside) == len(group):

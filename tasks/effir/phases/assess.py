@@ -1,12 +1,14 @@
 """assess: one model on every collection, and how fast it is beside the reference: a row of a frontier.
 
 What encode, evaluate and speed do for a run, in one process: a frontier has dozens of models and the collections are shared.
+With the argument `weights` the model's weights become what a rival would make of them, and quality alone is measured.
 """
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from effir.phases import encode, evaluate, speed, stored
+from effir.compress.needs import WEIGHTS
+from effir.phases import encode, evaluate, probing, speed, stored
 from effir.phases.job import Job
 from effir.spec import RunSpec
 
@@ -14,12 +16,15 @@ if TYPE_CHECKING:
     from effir.retrieve.encode import Encoder
     from effir.retrieve.search import Run
 
-FIELDS = tuple(sorted({*encode.FIELDS, *speed.FIELDS}))
+MEASURING = {*encode.FIELDS, *speed.FIELDS}
+FIELDS = tuple(sorted(MEASURING | probing.USED["text"] - {"calibration"}))
 
 
 def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
-    """BM25 knows none of the settings."""
-    return set(FIELDS) if arguments["model"] == "bm25" else set()
+    """BM25 knows none of the settings; calibration text is looked at by few of the rules that change weights."""
+    if arguments["model"] == "bm25":
+        return set(FIELDS)
+    return probing.unused(WEIGHTS.get(arguments.get("weights", ""), "nothing"), spec) - MEASURING
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -31,7 +36,10 @@ def run(job: Job) -> dict[str, Any]:
     model = job.arguments["model"]
     given = stored.collections(job)
     device = ready(job.spec)
-    encoder: Encoder | None = None if model in {"bm25", "minilm"} else encode.own_encoder(job, device)
+    changed = job.arguments.get("weights", "")
+    encoder: Encoder | None = None
+    if model not in {"bm25", "minilm"}:
+        encoder = _changed(job, device, changed) if changed else encode.own_encoder(job, device)
     turn = None if model == "bm25" else encode.encoding(job, device, encoder)
     rows: list[dict[str, Any]] = []
     table: dict[str, dict[str, float]] = {}
@@ -49,11 +57,30 @@ def run(job: Job) -> dict[str, Any]:
     figures = {f"{name}/ndcg_at_10": scores["ndcg_at_10"] for name, scores in list(table.items())[:4]}
     if encoder is not None:
         figures["parameters"], figures["parameters_non_embedding"] = surgery.parameters(encoder.model)
-        if job.has("reference"):
+        if job.has("reference") and not changed:
             report = speed.measure(job, speed.load(job, "reference", device), encoder)
             (job.out / "speed.json").write_text(json.dumps(report, indent=1))
             figures |= speed.numbers(report)
     return figures
+
+
+def _changed(job: Job, device: str, rule: str) -> "Encoder":
+    """The input `model` with other weights."""
+    from effir.compress import weights
+    from effir.export import loading
+    from effir.phases.compute import dtype_of
+    from effir.retrieve.encode import Encoder
+    from effir.retrieve.prepack import prepack
+
+    folder = job.folder("model")
+    model, tokenizer = loading.load_backbone(folder, dtype_of(job.spec)).to(device), loading.load_tokenizer(folder)
+    batches = probing.text(job, tokenizer, device) if WEIGHTS[rule] == "text" else []
+    with probing.counted(job, model):
+        count = weights.change(model, rule, batches, lambda done, of: job.progress(done, of, f"batches, {rule}"))
+    job.say(f"{rule}: {count:,} weights have other values; size and speed are those of the model as it was, and not measured")
+    encoder = Encoder(prepack(model), tokenizer, loading.load_settings(folder), device)
+    encoder.forward_passes = job.forward_passes
+    return encoder
 
 
 def _dense(job: Job, one: stored.Stored, turn: Any) -> tuple["Run", float]:

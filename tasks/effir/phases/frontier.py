@@ -27,7 +27,7 @@ def run(job: Job) -> dict[str, Any]:
         raise EffirError("no arm was assessed: all of them failed; the first failed task's log says why")
     begun = job.arguments["begun"]
     wanted = [(one["name"], one["seed"]) for one in begun["output"]["arms"]]
-    beside = [(name, None) for name in LANDMARKS] + [("reference", one["caption"]["seed"]) for one in begun["output"]["references"]]
+    beside = [(name, None) for name in LANDMARKS] + [(one["name"], one["caption"]["seed"]) for one in begun["output"]["references"]]
     there = {(entry.arm, entry.seed) for entry in entries}
     failed = [{"arm": name, "seed": seed} for name, seed in [*beside, *wanted] if (name, seed) not in there]
     limits = limits_of(job.spec)
@@ -72,6 +72,8 @@ def _entry(job: Job, told: dict[str, Any]) -> Entry | None:
     folder = job.folder_at(told["manifest"])
     ((_, scores),) = read_scores(folder / "scores.parquet").items()
     speed = folder / "speed.json"
+    measured = next(iter(json.loads((folder / "metrics.json").read_text()).values()))
+    cosines = [one["mean_query_cosine"] for one in measured.values() if "mean_query_cosine" in one]
     return Entry(
         arm=caption["arm"],
         scores=scores,
@@ -81,6 +83,7 @@ def _entry(job: Job, told: dict[str, Any]) -> Entry | None:
         speed=json.loads(speed.read_text()) if speed.exists() else None,
         parameters=manifest.numbers.get("parameters"),
         parameters_non_embedding=manifest.numbers.get("parameters_non_embedding"),
+        cosine=sum(cosines) / len(cosines) if cosines else None,
     )
 
 
@@ -102,7 +105,8 @@ def _line(row: Row) -> dict[str, Any]:
     for kind in KINDS:
         ratio, slow, fast = row.speedup.get(kind, (None, None, None))
         line |= {f"{kind}_speedup": ratio, f"{kind}_speedup_low": slow, f"{kind}_speedup_high": fast, f"{kind}_bound": row.bound.get(kind)}
-    return line | {"parameters": row.parameters, "parameters_non_embedding": row.parameters_non_embedding, "best": row.best}
+    size = {"parameters": row.parameters, "parameters_non_embedding": row.parameters_non_embedding}
+    return line | size | {"mean_query_cosine": row.cosine, "best": row.best}
 
 
 def _metrics(table: list[Row]) -> dict[str, float]:

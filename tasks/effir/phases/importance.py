@@ -13,7 +13,7 @@ FIELDS = ("importance_measure", *probing.FIELDS)
 
 def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
     """A measure looks at calibration text, at training data, or at neither."""
-    return probing.unused(IMPORTANCE[spec.importance_measure])
+    return probing.unused(IMPORTANCE[spec.importance_measure], spec)
 
 
 def run(job: Job) -> dict[str, Any]:

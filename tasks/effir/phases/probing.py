@@ -8,11 +8,12 @@ from typing import Any
 from effir.compress.needs import Need
 from effir.phases.job import Job
 from effir.phases.memory import hold
+from effir.spec import TRAINING_DOCUMENTS, RunSpec
 from effir.train.ranks import ALONE, Ranks
 
 BATCH_TOKENS = 2048
 USED: dict[Need, set[str]] = {
-    "text": {"calibration", "calibration_samples", "calibration_tokens", "attention"},
+    "text": {"calibration", "calibration_text", "calibration_samples", "calibration_tokens", "attention"},
     "pairs": {
         "training", "probe_steps", "slim_batch", "hard_negatives", "micro_batch", "batch_tokens", "temperature", "attention",
         "pooling", "query_template", "document_template", "max_query_tokens", "max_training_tokens",
@@ -23,9 +24,11 @@ USED: dict[Need, set[str]] = {
 FIELDS = (*sorted((USED["text"] | USED["pairs"]) - {"calibration", "training"}), "dtype", "seed")
 
 
-def unused(need: Need) -> set[str]:
-    """Inputs and fields that do not matter to a measure with this need."""
-    return set[str]().union(*USED.values()) - USED[need]
+def unused(need: Need, spec: RunSpec) -> set[str]:
+    """Inputs and fields that do not matter to a measure with this need. Documents of the training data may be the text that it looks at."""
+    swapped = need == "text" and spec.calibration_text == TRAINING_DOCUMENTS
+    used = USED[need] - {"calibration"} | {"training"} if swapped else USED[need]
+    return set[str]().union(*USED.values()) - used
 
 
 def data(job: Job, need: Need, encoder: Any) -> Any:
@@ -40,13 +43,18 @@ def data(job: Job, need: Need, encoder: Any) -> Any:
 
 
 def text(job: Job, tokenizer: Any, device: str) -> list[tuple[Any, Any]]:
-    """Calibration text, packed: [(ids (n, t), mask (n, t))], about BATCH_TOKENS tokens each."""
+    """Calibration text, packed: [(ids (n, t), mask (n, t))], about BATCH_TOKENS tokens each; it may be documents of the training data."""
     import torch
 
     from effir.compress.calibration import pack
+    from effir.train import examples
 
     spec = job.spec
-    texts = [json.loads(line)["text"] for line in (job.folder("calibration") / "text.jsonl").read_text().splitlines()]
+    if spec.calibration_text == TRAINING_DOCUMENTS:
+        training = examples.load(job.folder("training"))
+        texts = [training.text(document) for document in training.corpus]
+    else:
+        texts = [json.loads(line)["text"] for line in (job.folder("calibration") / "text.jsonl").read_text().splitlines()]
     samples = pack(tokenizer, texts, spec.calibration_samples, spec.calibration_tokens, spec.seed)
     if len(samples) < spec.calibration_samples:
         wanted = f"{spec.calibration_samples} sequences of {spec.calibration_tokens} tokens"

@@ -18,7 +18,7 @@ def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
     if not _wanted(spec):
         return {*FIELDS, *probing.USED["text"], *probing.USED["pairs"]}
     other = {"probe_steps"} if spec.neuron_score == "slimming" else set(TRAINING)
-    return probing.unused(NEURONS[spec.neuron_score]) | other
+    return probing.unused(NEURONS[spec.neuron_score], spec) | other
 
 
 def run(job: Job) -> dict[str, Any]:
