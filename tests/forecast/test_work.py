@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from effir.compress import shapes
 from effir.forecast import flops, judging
 from effir.forecast.texts import Texts
-from effir.forecast.volume import Volume
+from effir.forecast.volume import Volume, _sampled
 from effir.forecast.work import Work
 
 Small = Callable[..., Volume]
@@ -126,8 +127,10 @@ def test_what_a_recipe_leaves_out_takes_nothing(small: Small) -> None:
 
 def test_other_measures_and_teachers_have_their_own_price(small: Small) -> None:
     found = by_name(small(importance_measure="leave_one_out", neuron_score="activation_norm", teacher="BAAI/bge-reranker-v2-m3"))
+    turns = by_name(small(importance_measure="in_turn"))["importance"]
     probing = by_name(small(importance_measure="taylor", neuron_score="taylor"))
-    assert found["importance"].train == pytest.approx(60 * probing["importance"].train)
+    assert probing["importance"].train > probing["importance"].encode == found["importance"].train == turns.train == 0
+    assert turns.encode / found["importance"].encode == pytest.approx((61 + 4 * 59 / 2) / 91)
     assert found["slim"].encode == pytest.approx(26 / 30 * by_name(small())["importance"].encode, rel=0.01)
     assert probing["slim"].train < probing["importance"].train
     assert (found["teacher"].float32 > 0, found["teacher"].devices) == (True, -1)
@@ -155,3 +158,15 @@ def test_settings_that_shrink_the_test_count(small: Small) -> None:
     volume = small(test_documents=20, test_queries=10)
     assert (volume.collections[0].documents.count, volume.collections[0].queries.count) == (20, 10)
     assert sum(name.startswith("encode") for name in by_name(volume)) == 4
+
+
+def test_judged_documents_stay_in_a_sample(small: Small) -> None:
+    """Fifty of 100 queries with 20 relevant documents each, drawn from 1,000: more differ than are asked for."""
+    one = small().collections[0]
+    many = replace(one, documents=replace(one.documents, count=1000), queries=replace(one.queries, count=100), pairs=2000)
+    dice = np.random.default_rng(0)
+    drawn = np.mean([len(np.unique(dice.integers(0, 1000, 1000))) for _ in range(50)])
+    for asked, kept in ((100, drawn), (900, 900)):
+        found = _sampled(many, small(test_documents=asked, test_queries=50).spec)
+        assert found.documents.count == pytest.approx(kept, rel=0.01)
+    assert _sampled(many, small().spec).documents.count == 1000

@@ -79,7 +79,10 @@ def teacher(volume: Volume) -> Work:
 
 
 def importance(volume: Volume) -> Work:
-    """One pass over calibration text with every state compared, or probing steps on training data."""
+    """One pass over calibration text with every state compared, or probing steps on training data, with gradients or many times without.
+
+    In turns, half of the model is there on average: what has gone is not computed.
+    """
     spec, layers = volume.spec, len(volume.whole.shape.layers)
     after = "finetune reference" if spec.importance_of == "reference" else "prepare"
     work = with_model(volume, Work("importance", "importance", (after,), heavy=True, core=DRAWN), volume.whole)
@@ -89,9 +92,14 @@ def importance(volume: Volume) -> Work:
         return replace(work, traffic=3 * layers * work.tokens * volume.whole.shape.hidden * COMPARED)
     if need == "nothing":
         return work
-    work = with_training(volume, work, volume.whole, spec.probe_steps, spec.slim_batch, rank=0)
-    again = {"leave_one_out": 2, "in_turn": 2 + 2 * LOOKS}.get(spec.importance_measure)
-    return replace(work, devices=1, train=work.train * (again * layers if again else 1))
+    work = replace(with_training(volume, work, volume.whole, spec.probe_steps, spec.slim_batch, rank=0), devices=1)
+    turns = 2 * layers - 1
+    passes = {"leave_one_out": 3 * layers + 1, "in_turn": 2 * layers + 1 + LOOKS * turns / 2}.get(spec.importance_measure)
+    if passes is None:
+        return work
+    asked = spec.probe_steps * spec.slim_batch
+    parts = [(volume.queries(volume.training), asked), (training_documents(volume), asked * volume.group)]
+    return replace(work, train=0.0, encode=passes * with_encoding(volume, Work("", ""), volume.whole, parts).encode)
 
 
 def slim(volume: Volume, devices: int) -> Work:

@@ -1,5 +1,6 @@
 """What a recipe makes its phases work on: backbones and texts."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,11 +83,19 @@ def volume(spec: RunSpec, where: Callable[[str], Path | None]) -> Volume:
     """
     collections = []
     for name, source in zip(spec.collection_names(), spec.collection_sources(), strict=True):
-        found = texts.collection(source, name, where(source))
-        documents = found.documents.at_most(spec.test_documents)
-        collections.append(replace(found, documents=documents, queries=found.queries.at_most(spec.test_queries)))
+        collections.append(_sampled(texts.collection(source, name, where(source)), spec))
     pool = texts.joined([texts.training(source, where(source)) for source in spec.training_sources()])
     queries = pool.queries.at_most(spec.training_examples)
     each = pool.pairs / max(pool.queries.count, 1) + spec.hard_negatives
     named = replace(pool, documents=pool.documents.at_most(round(queries.count * each)), queries=queries)
     return Volume(spec, *planning.stages(spec), tuple(collections), named, pool, where(spec.base_model) is not None)
+
+
+def _sampled(found: Corpus, spec: RunSpec) -> Corpus:
+    """A collection as large as it is sampled. Judged documents stay: so many as differ where relevant ones are drawn at random."""
+    queries, count = found.queries.at_most(spec.test_queries), found.documents.count
+    if spec.test_documents is None or not count:
+        return replace(found, queries=queries)
+    pairs = found.pairs * queries.count / max(found.queries.count, 1)
+    judged = round(count * (1 - math.exp(-pairs / count)))
+    return replace(found, documents=found.documents.at_most(max(spec.test_documents, judged)), queries=queries)
