@@ -30,6 +30,10 @@ QUESTION = {
         description_md="Pairs of variants to compare, separated by commas: `8A vs 8M, last8B vs 8M`.",
     ),
     "seeds": Param("0", type="string", minLength=1, title="Seeds", section="Frontier", description_md="Separated by commas."),
+    "study": Param(
+        "", type=["string", "null"], title="Study", section="Frontier",
+        description_md="A name that `effir study` lists: the page then says what is asked and what the paper has. It chooses no variants.",
+    ),
 }  # fmt: skip
 
 

@@ -140,6 +140,9 @@ def study(
     profile: Annotated[str, typer.Option(help="The recipe; `effir profiles` lists them.")] = "smollm2-small",
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0,1",
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the spec to change.")] = None,
+    size: Annotated[
+        bool, typer.Option("--size", help="Say how long it takes on two cores, on one GPU, and as large as the paper's.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else, on standard output.")] = False,
 ) -> None:
     """One of the paper's experiments, as a frontier whose variants answer its question."""
@@ -149,11 +152,16 @@ def study(
         for known, one in studies.STUDIES.items():
             print(f"{known:<22}{one.question}")
         return
-    found = studies.find(name)
-    pairs = ", ".join(f"{before} vs {after}" for before, after in found.contrasts)
-    question = {"variants": ",".join(found.arms), "seeds": seeds, "contrasts": pairs}
+    found, given = studies.find(name), overrides_of(profile, assignments or [])
     told = f"{found.question}\nPublished: {found.published}"
-    sys.exit(_frontier(profile, overrides_of(profile, assignments or []), question, as_json, told))
+    if size:
+        from effir import studying
+
+        print(told)
+        for line in studying.sizes(found, profile, given, seeds):
+            print(line)
+        return
+    sys.exit(_frontier(profile, given, found.form(seeds) | {"study": name}, as_json, told))
 
 
 def _frontier(profile: str, given: dict[str, Any], question: dict[str, str], as_json: bool, opening: str = "") -> int:

@@ -29,6 +29,15 @@ class Study:
     arms: tuple[str, ...]
     contrasts: tuple[tuple[str, str], ...]
 
+    def to_json(self, name: str) -> dict[str, str]:
+        """What a report says of it."""
+        return {"name": name, "question": self.question, "published": self.published}
+
+    def form(self, seeds: str) -> dict[str, str]:
+        """variants, seeds and contrasts, as a frontier is asked for."""
+        contrasts = ", ".join(f"{before} vs {after}" for before, after in self.contrasts)
+        return {"variants": ",".join(self.arms), "seeds": seeds, "contrasts": contrasts}
+
 
 def _each(variants: str, settings: str) -> tuple[str, ...]:
     return tuple(f"{variant}:{settings}" for variant in variants.split())

@@ -109,7 +109,9 @@ def test_the_page_shows_every_arm_and_what_failed() -> None:
         [{"arm": "<15M>", "seed": 3}],
         resolve("demo"),
         "2026-01-01 00:00 UTC",
+        {"name": "toys", "question": "Does <it> help?", "published": "Yes."},
     )
+    assert "<h2>Study: toys</h2>" in page and "Does &lt;it&gt; help?" in page and "Published: Yes." in page
     assert page.count("<title>8A: ") == 1 + len(TRUTH)
     assert "&lt;15M&gt;, seed 3" in page and "<15M>" not in page
     assert "8M and bm25 have no seed in common" in page

@@ -57,7 +57,7 @@ def tasks(volume: Volume, devices: int) -> list[Work]:
         making.narrow(volume),
         making.finetune(volume, "reference", devices),
         making.finetune(volume, "candidate", devices),
-        _speed(volume),
+        speed(volume),
         *encoded,
         _evaluate(volume, names),
         _verify(volume, mine),
@@ -106,15 +106,20 @@ def _evaluate(volume: Volume, after: tuple[str, ...]) -> Work:
         hits = queries * min(HITS, documents)
         stored += len((*MODELS, "bm25")) * hits * HIT_ROW
         for model in MODELS:
-            width = MINILM_WIDTH if model == "minilm" else volume.whole.shape.hidden
-            blocks = -(-documents // max(1, BLOCK // width))
-            core += (
-                hits * RANKED + queries * (proposed(documents, width) * width * RESCORED + blocks * MERGED) + documents * width * WIDENED
-            )
-            operations += 2.0 * queries * documents * width
+            searched = searching(one, MINILM_WIDTH if model == "minilm" else volume.whole.shape.hidden)
+            core, operations = core + searched[0], operations + searched[1]
             read += (documents + queries) * vector_bytes(volume, model)
     core += HASHED * (read + stored)
     return Work("evaluate", "evaluate", after, slot=False, processor=operations, core=core, read=read, written=stored, stored=stored)
+
+
+def searching(one: Corpus, width: int) -> tuple[float, float]:
+    """Seconds of a core, and operations, of exact search of a collection by vectors of this width."""
+    documents, queries = one.documents.count, one.queries.count
+    blocks = -(-documents // max(1, BLOCK // width))
+    ranked = queries * min(HITS, documents) * RANKED
+    rescored = queries * (proposed(documents, width) * width * RESCORED + blocks * MERGED)
+    return ranked + rescored + documents * width * WIDENED, 2.0 * queries * documents * width
 
 
 def proposed(documents: int, width: int) -> float:
@@ -127,7 +132,7 @@ def proposed(documents: int, width: int) -> float:
     return sum(min(HITS + SLACK, rows, documents) / block for block in range(1, -(-documents // rows) + 1))
 
 
-def _speed(volume: Volume) -> Work:
+def speed(volume: Volume) -> Work:
     """Both models by turns: the time is given, what comes before it is counted."""
     spec = volume.spec
     work = Work("speed", "speed", (REFERENCE, CANDIDATE), devices=1, heavy=True, seconds=spec.speed_seconds * (1 + TURNS))

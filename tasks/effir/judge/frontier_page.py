@@ -18,15 +18,17 @@ def render(
     failed: Sequence[Mapping[str, Any]],
     spec: RunSpec,
     created: str,
+    study: Mapping[str, str] | None = None,
 ) -> str:
     """The page as HTML text, its pictures inside: one of the mean and one of each collection, with a switch between them.
 
-    lines: arm → how it was written, of those that were given a name
+    lines: arm → how it was written, of those that were given a name; study: {name, question, published} of the study that this is
     """
     names = list(table[0].quality)
     pictures = {"mean": Markup(picture(table, None))} | ({name: Markup(picture(table, name)) for name in names} if len(names) > 1 else {})
     page = environment().get_template("frontier.html.jinja")
-    return page.render(rows=table, lines=lines, contrasts=pairs, failed=failed, spec=spec, created=created, names=names, pictures=pictures)
+    shown = {"rows": table, "lines": lines, "contrasts": pairs, "failed": failed, "names": names, "pictures": pictures}
+    return page.render(**shown, spec=spec, created=created, study=study)
 
 
 def picture(table: Sequence[Row], collection: str | None) -> str:

@@ -1,9 +1,11 @@
 """arms: a frontier's form as arms, the teachers, references and importance scores that they share, and the run's record in MLflow."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from effir.arms import arms, contrast_list
+from effir import studies
+from effir.arms import Arm, arms, contrast_list
 from effir.manifest import digest_of
 from effir.phases import finetune, importance, teacher
 from effir.phases.job import Job
@@ -15,15 +17,37 @@ FIELDS = tuple(RunSpec.model_fields)
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Output: spec, mlflow_run_id, teachers [{spec}], references [{name, caption, spec, teacher}], scores [{spec, reference}], arms.
+    """Output: spec, study ({name, question, published} or None), mlflow_run_id, and what `shared` finds.
 
-    An arm is {name, line (as it was written), seed, spec, cut, weights, teacher, reference, scores}.
-    teacher, reference and scores are places in those lists; of a score, the reference whose sub-layers are scored (None: the base's).
-    A reference is called `reference`, and where there are several ways of training the others `reference of` the first arm that has one.
     spec is what the data are prepared by: with as many hard negatives as any arm wants.
     """
     found = arms(job.spec, job.arguments["variants"], job.arguments["seeds"])
     contrast_list(job.arguments.get("contrasts", ""), {one.name for one in found})
+    study = job.arguments.get("study", "")
+    parts = shared(found)
+    (job.out / "arms.json").write_text(json.dumps(parts["arms"], indent=1))
+    run_id = registry.begin_run(job.run, job.spec)
+    job.output.update(
+        contrasts=job.arguments.get("contrasts", ""),
+        study=studies.find(study).to_json(study) if study else None,
+        spec=job.spec.model_dump() | {"hard_negatives": max(one.spec.hard_negatives for one in found)},
+        mlflow_run_id=run_id,
+        mlflow=registry.run_address(run_id),
+        champion=None,
+        **parts,
+    )
+    counts = {"arms": len(found), "references": len(parts["references"])}
+    job.say(f"{counts['arms']} arms, {counts['references']} references: " + ", ".join(dict.fromkeys(one.name for one in found)))
+    return counts
+
+
+def shared(found: Sequence[Arm]) -> dict[str, list[dict[str, Any]]]:
+    """teachers [{spec}], references [{name, caption, spec, teacher}], scores [{spec, reference}] and arms.
+
+    An arm is {name, line (as it was written), seed, spec, cut, weights, teacher, reference, scores}.
+    teacher, reference and scores are places in those lists; of a score, the reference whose sub-layers are scored (None: the base's).
+    A reference is called `reference`, and where there are several ways of training the others `reference of` the first arm that has one.
+    """
     teachers: dict[str, dict[str, Any]] = {}
     references: dict[str, dict[str, Any]] = {}
     ways: dict[str, str] = {}
@@ -42,21 +66,7 @@ def run(job: Job) -> dict[str, Any]:
             {"name": one.name, "line": one.line, "seed": one.seed, "spec": plain}
             | {"cut": one.cut, "weights": one.weights, "teacher": taught, "reference": reference, "scores": score}
         )
-    (job.out / "arms.json").write_text(json.dumps(told, indent=1))
-    run_id = registry.begin_run(job.run, job.spec)
-    job.output.update(
-        contrasts=job.arguments.get("contrasts", ""),
-        spec=job.spec.model_dump() | {"hard_negatives": max(one.spec.hard_negatives for one in found)},
-        mlflow_run_id=run_id,
-        mlflow=registry.run_address(run_id),
-        champion=None,
-        arms=told,
-        teachers=list(teachers.values()),
-        references=list(references.values()),
-        scores=list(scores.values()),
-    )
-    job.say(f"{len(told)} arms, {len(references)} references: " + ", ".join(dict.fromkeys(one.name for one in found)))
-    return {"arms": len(told), "references": len(references)}
+    return {"teachers": list(teachers.values()), "references": list(references.values()), "scores": list(scores.values()), "arms": told}
 
 
 def _key(spec: RunSpec, phase: Any, arguments: dict[str, Any], *but: str) -> str:

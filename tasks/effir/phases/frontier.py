@@ -39,11 +39,15 @@ def run(job: Job) -> dict[str, Any]:
     created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     (job.out / "frontier.json").write_text(
         json.dumps(
-            {"rows": plain, "lines": lines, "contrasts": [asdict(one) for one in pairs], "failed": failed, "created": created}, indent=1
+            {"rows": plain, "lines": lines, "contrasts": [asdict(one) for one in pairs], "failed": failed, "created": created}
+            | {"study": begun["output"]["study"]},
+            indent=1,
         )
     )
     (job.out / "frontier.csv").write_text(_csv(table))
-    (job.out / "frontier.html").write_text(render(table, lines, pairs, failed, job.spec, created), encoding="utf-8")
+    (job.out / "frontier.html").write_text(
+        render(table, lines, pairs, failed, job.spec, created, begun["output"]["study"]), encoding="utf-8"
+    )
     (job.out / "frontier.svg").write_text(standalone(table), encoding="utf-8")
     for one in failed:
         job.warn(f"{one['arm']} (seed {one['seed']}) has no result; its tasks' logs say why")

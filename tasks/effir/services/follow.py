@@ -156,7 +156,7 @@ def frontier(
 ) -> dict[str, Any]:
     """Trigger a run of `effir_frontier` and follow it to its end: {dag_run_id, page, report, rows, contrasts, failed, phases}.
 
-    question: variants, seeds and contrasts, as the form takes them.
+    question: variants, seeds, contrasts and study, as the form takes them.
 
     Raises BadInput or EffirError with the sentence of the phase that failed; an arm that failed is no failure of the run.
     """
