@@ -65,6 +65,16 @@ def test_the_difference_is_from_the_reference_of_the_same_seed() -> None:
     assert row.interval[0] < row.difference < row.interval[1] < 0
 
 
+def test_arms_that_are_trained_in_another_way_have_a_reference_of_their_own() -> None:
+    given = entries()
+    other = Entry("reference of taught", scores(0.1, seed=5), 0, 2, landmark=True, parameters=100)
+    arm = Entry("taught", scores(0.1, seed=6), 0, 2, speed=timed(1.3), parameters=80)
+    found = {row.arm: row for row in rows([*given, other, arm], LIMITS)}
+    assert found["taught"].difference == pytest.approx(found["taught"].mean - found["reference of taught"].mean)
+    assert found["reference of taught"].speedup["document"] == (1.0, 1.0, 1.0)
+    assert all(found[row.arm].difference == row.difference for row in rows(given, LIMITS))
+
+
 def test_the_best_are_those_that_no_other_beats() -> None:
     assert {row.arm for row in rows(entries(), LIMITS) if row.best} == {"reference", "8A", "last8B"}
 

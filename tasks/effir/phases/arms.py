@@ -23,13 +23,14 @@ def run(job: Job) -> dict[str, Any]:
     """
     found = arms(job.spec, job.arguments["variants"], job.arguments["seeds"])
     contrast_list(job.arguments.get("contrasts", ""), {one.name for one in found})
-    study = job.arguments.get("study", "")
+    name = job.arguments.get("study", "")
+    study = studies.find(name).to_json(name) if name else None
     parts = shared(found)
     (job.out / "arms.json").write_text(json.dumps(parts["arms"], indent=1))
     run_id = registry.begin_run(job.run, job.spec)
     job.output.update(
         contrasts=job.arguments.get("contrasts", ""),
-        study=studies.find(study).to_json(study) if study else None,
+        study=study,
         spec=job.spec.model_dump() | {"hard_negatives": max(one.spec.hard_negatives for one in found)},
         mlflow_run_id=run_id,
         mlflow=registry.run_address(run_id),
