@@ -43,6 +43,21 @@ def test_a_silent_airflow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         Follower(Airflow("http://127.0.0.1:9", "admin", ""), "x", print).until_over()
 
 
+def test_whoever_presses_ctrl_c_is_told_that_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    answers = {"dag": {}, "trigger": "x", "run": {"state": "running"}, "tasks": []}
+    for name, answer in answers.items():
+        monkeypatch.setattr(Airflow, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr("effir.services.follow.time.sleep", pressed)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        run({"EFFIR_AIRFLOW_URL": "http://127.0.0.1:1"}, "demo", {}, said.append)
+    page = said[0].partition(": ")[2]
+    assert page in said[1] and "goes on without you" in said[1]
+
+
 def test_a_failed_run_gives_its_sentence(stack: Any) -> None:
     said: list[str] = []
     with pytest.raises(EffirError, match="/absent/seen") as caught:

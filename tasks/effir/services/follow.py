@@ -183,7 +183,12 @@ def _followed(settings: dict[str, str], dag: str, form: dict[str, Any], say: Cal
     airflow.trigger(dag, form, run_id)
     say(f"run {run_id}: {run_page(airflow.url, run_id, dag)}")
     follower = Follower(airflow, run_id, say, Store(), dag)
-    if follower.until_over() == "failed":
+    try:
+        state = follower.until_over()
+    except KeyboardInterrupt:
+        say(f"the run goes on without you; it is watched, and ended, on its page: {run_page(airflow.url, run_id, dag)}")
+        raise
+    if state == "failed":
         raise follower.failure()
     return follower
 
