@@ -276,7 +276,7 @@ def test_of_two_that_stand_in_for_each_other_one_is_needed(giving):
 
 
 def test_in_turn_is_greedy_removal(tiny, pairs, monkeypatch):
-    """Looking at all that is left in every turn, it gives the order of a search written out."""
+    """With no bound to what it looks at, it gives the order of a search written out: a price is looked at again before it is paid."""
     monkeypatch.setattr(measures, "LOOKS", 100)
     model = tiny(layers=3)
     given = pairs(model)
@@ -288,13 +288,49 @@ def test_in_turn_is_greedy_removal(tiny, pairs, monkeypatch):
             return np.mean([given.evaluate(step)["info_nce"] for step in range(2)])
 
     size = {"attention": sum(one.numel() for one in model.layers[0].self_attn.parameters()), "mlp": 3 * 32 * 48}
+    seemed = {one: (loss([one]) - loss([])) / size[one[0]] for one in sorted(parts)}
     order = []
-    while len(order) < len(parts):
-        left = [one for one in sorted(parts) if one not in order]
-        order.append(min(left, key=lambda one: (loss([*order, one]) - loss(order)) / size[one[0]]))
+    while seemed:
+        fresh = set(seemed) if not order else set()
+        while (one := min(seemed, key=lambda one: (seemed[one], one))) not in fresh:
+            seemed[one] = (loss([*order, one]) - loss(order)) / size[one[0]]
+            fresh.add(one)
+        order.append(one)
+        del seemed[one]
     worth = [found[kind][index] / size[kind] for kind, index in order]
     assert worth == sorted(worth)
-    assert worth[0] == pytest.approx(loss(order[:1]) / size[order[0][0]] - loss([]) / size[order[0][0]])
+    sizes = [size[kind] for kind, _ in order]
+    prices = [(loss(order[: turn + 1]) - loss(order[:turn])) / sizes[turn] for turn in range(len(order))]
+    assert worth == pytest.approx(measures.rising(prices, sizes).tolist(), rel=1e-4)
+
+
+def regressed(prices, weights):
+    """Isotonic regression by its min-max formula."""
+
+    def mean(start, end):
+        return np.average(prices[start:end], weights=np.square(weights[start:end]))
+
+    count = len(prices)
+    return [max(min(mean(start, end) for end in range(turn + 1, count + 1)) for start in range(turn + 1)) for turn in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_rises_rises_strictly_and_stays_near_the_regression(seed):
+    dice = np.random.default_rng(seed)
+    prices, weights = np.linspace(0, 2, 40) + dice.normal(0, 1, 40), dice.choice([1, 3], 40)
+    found, wanted = measures.rising(prices, weights), np.array(regressed(prices, weights))
+    assert (np.diff(found) > 0).all()
+    for level in np.unique(wanted.round(9)):
+        step = np.abs(wanted - level) < 1e-8
+        assert found[step].mean() == pytest.approx(level)
+        others = np.abs(wanted[~step] - level)
+        assert np.abs(found[step] - level).max() <= others.min() / 3 + 1e-9
+
+
+def test_what_rises_already_and_what_is_equal_stays():
+    assert measures.rising([0.0, 0.0, 0.0, 1.0, 5.0], [1, 3, 1, 3, 1]).tolist() == [0, 0, 0, 1, 5]
+    assert measures.rising([2.0, 1.0], [1, 1]).tolist() == [1, 2]
+    assert measures.rising([3.0], [7]).tolist() == [3]
 
 
 def test_in_turn_looks_at_few(giving):

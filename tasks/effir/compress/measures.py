@@ -6,12 +6,14 @@ goes first. Costs count passes over all of the data; L is the number of layers. 
 (`requires_grad_(False)`), lest its weights gather gradients.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import isotonic_regression
 
 from effir.compress import importance, surgery
 from effir.compress.anatomy import anatomy_of, layers_of, sub_layers
@@ -95,7 +97,7 @@ def in_turn(model: Any, pairs: Contrastive, progress: Progress) -> Importance:
 
     Greedy: turn by turn the sub-layer goes that costs the least loss per weight, given what has gone before, so that two that stand in
     for each other are not both called useless. Only the LOOKS that seemed cheapest before are looked at in a turn, since what a removal
-    costs grows as others go (lazily, Minoux 1978). Scores per weight never fall from turn to turn, so a budget follows the order.
+    costs grows as others go (lazily, Minoux 1978). Scores per weight rise from turn to turn (`rising`), so a budget follows the order.
     Cost: 2L + 1 forward passes, and at most LOOKS more for each of 2L − 1 turns.
     """
     anatomy, steps = anatomy_of(model), range(len(pairs.plan))
@@ -115,19 +117,21 @@ def in_turn(model: Any, pairs: Contrastive, progress: Progress) -> Importance:
         return float(np.mean(found))
 
     gone: list[SubLayer] = []
+    prices: list[float] = []
     at, mean = [loss([])], {kind: np.zeros(len(layers_of(model))) for kind in KINDS}
 
     def price(one: SubLayer) -> float:
         return (loss([*gone, one]) - at[-1]) / weights[one]
 
-    seemed, worth = {one: price(one) for one in weights}, -np.inf
+    seemed = {one: price(one) for one in weights}
     while seemed:
         chosen, found = _cheapest(seemed, price) if gone else _least(seemed)
-        worth = max(found, worth)
-        mean[chosen[0]][chosen[1]] = worth * weights[chosen]
         at.append(at[-1] + found * weights[chosen])
         gone.append(chosen)
+        prices.append(found)
         del seemed[chosen]
+    for one, worth in zip(gone, rising(prices, [weights[one] for one in gone]), strict=True):
+        mean[one[0]][one[1]] = worth * weights[one]
     mean["block"] = mean["attention"] + mean["mlp"]
     return Importance(mean, {kind: np.zeros_like(one) for kind, one in mean.items()}, token_count(pairs.texts, pairs.plan), len(steps))
 
@@ -156,6 +160,24 @@ MEASURES: dict[str, Callable[[Any, Any, Progress], Importance]] = {
     "depth": depth,
     "random": at_random,
 }
+
+
+def rising(prices: Sequence[float], weights: Sequence[int]) -> np.ndarray:
+    """Losses per weight, turn by turn, made to rise: the isotonic regression, whose steps slope as much as the prices in them scatter.
+
+    A loss is as uncertain whatever goes, so a price counts by the square of its weights. The slope (a standard deviation to either side,
+    and no further than a third of the way to the next step) keeps the order of the turns in a step, which would be worth the same.
+    """
+    given, squares = np.asarray(prices, dtype=np.float64), np.square(np.asarray(weights, dtype=np.float64))
+    found = isotonic_regression(given, weights=squares)
+    steps = [slice(start, end) for start, end in itertools.pairwise(found.blocks)]
+    level = np.array([found.x[step][0] for step in steps])
+    apart = np.concatenate([[np.inf], np.diff(level) / 3, [np.inf]])
+    for step, before, after in zip(steps, apart[:-1], apart[1:], strict=True):
+        scatter = np.sqrt(np.average((given[step] - found.x[step]) ** 2, weights=squares[step]))
+        if (count := step.stop - step.start) > 1:
+            found.x[step] += min(scatter, before, after) * np.linspace(-1, 1, count)
+    return found.x
 
 
 def _least(seemed: dict[SubLayer, float]) -> tuple[SubLayer, float]:
