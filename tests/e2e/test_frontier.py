@@ -12,9 +12,9 @@ import pytest
 from effir.services.store import Store
 
 TEMPLATE = "{{ 7*7 }} {text}"
-SPARSE = "1M:cut=reference:steps=0:weights=wanda_2_4"
-TAUGHT = "1A:teacher=minilm:teacher_temperature=0.05"
-CHOSEN = "full:neuron_score=magnitude:target_parameters={}"
+SPARSE = "sparse=1M:cut=reference:steps=0:weights=wanda_2_4"
+TAUGHT = "taught=1A:teacher=minilm:teacher_temperature=0.05"
+CHOSEN = "chosen=full:neuron_score=magnitude:target_parameters={}"
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +51,17 @@ def first(stack_home: Path, tiny: dict[str, Any]) -> tuple[int, dict[str, Any], 
 def test_an_arm_that_fails_does_not_sink_the_others(first: tuple[int, dict[str, Any], str], stack: Any) -> None:
     code, found, said = first
     assert code == 1
-    assert found["failed"] == [{"arm": CHOSEN.format(1), "seed": 0}]
+    assert found["failed"] == [{"arm": "chosen", "seed": 0}]
     assert stack.airflow.run("effir_frontier", found["dag_run_id"])["state"] == "success"
     rows = {row["arm"]: row for row in found["rows"]}
-    assert list(rows) == ["base", "bm25", "minilm", "reference", f"reference of {CHOSEN.format(1)}", TAUGHT, SPARSE]
-    for name in (TAUGHT, SPARSE):
+    assert list(rows) == ["base", "bm25", "minilm", "reference", "reference of chosen", "taught", "sparse"]
+    for name in ("taught", "sparse"):
         assert rows[name]["parameters"] < rows["reference"]["parameters"]
         assert rows[name]["interval"][0] <= rows[name]["difference"] <= rows[name]["interval"][1]
         assert -1 < rows[name]["cosine"] < 1
         assert name in said
-    assert rows[TAUGHT]["speedup"]["document"][0] > 0
-    assert rows["base"]["speedup"] == rows[SPARSE]["speedup"] == {}
+    assert rows["taught"]["speedup"]["document"][0] > 0
+    assert rows["base"]["speedup"] == rows["sparse"]["speedup"] == {}
     page = Store().get_bytes(found["report"]).decode()
     assert all(name in page for name in rows)
 
@@ -82,6 +82,6 @@ def test_changing_one_arm_recomputes_that_arm_alone(
     code, found, _ = frontier(stack_home, tiny, f"{TAUGHT},{CHOSEN.format(round(0.9 * size))}")
     assert code == 0 and not found["failed"]
     computed = [phase for phase in found["phases"] if not phase["cached"] and phase["name"].split()[0] not in {"arms", "frontier"}]
-    assert computed and all("target_parameters" in phase["name"] for phase in computed), computed
-    chosen = next(row for row in found["rows"] if "target_parameters" in row["arm"])
+    assert computed and all("chosen" in phase["name"] for phase in computed), computed
+    chosen = next(row for row in found["rows"] if row["arm"] == "chosen")
     assert chosen["parameters"] <= 0.9 * size
