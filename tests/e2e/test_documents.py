@@ -31,6 +31,7 @@ PROGRAMS = [
 ]  # fmt: skip
 CLUSTER = "elsewhere: there is no Kubernetes here; tests/chart renders and validates what it would be given"
 HOW = [
+    (r"effir study .*--size", "tests/forecast/test_frontier.py"),
     (r"effir (run|frontier|study) ", "check"),
     (r"effir serve ", "serve"),
     (r"curl .*8001/v1/embeddings", "serve"),
