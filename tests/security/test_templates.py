@@ -40,8 +40,10 @@ class Task(types.SimpleNamespace):
         return None
 
 NAMES = {
-    "encode_calls": ("inputs", "arguments"), "reference_calls": ("inputs", "spec", "caption"), "score_calls": ("inputs", "spec"),
-    "landmark_calls": ("inputs", "arguments", "caption"), "arm_calls": ("spec", "caption", "base", "reference", "scores"),
+    "encode_calls": ("inputs", "arguments"), "teacher_calls": ("inputs", "spec"),
+    "reference_calls": ("inputs", "spec", "caption"), "score_calls": ("inputs", "spec"),
+    "landmark_calls": ("inputs", "arguments", "caption"),
+    "arm_calls": ("spec", "caption", "base", "teacher", "weights", "reference", "scores"),
 }
 
 def context_of(dag, task):
@@ -125,6 +127,7 @@ def test_the_form_arrives_as_it_was_written(rendered: dict[str, Any]) -> None:
 
 @pytest.mark.timeout(300)
 def test_the_running_airflow_hands_it_on_as_it_was_written(stack: Any, eventually: Any) -> None:
+    eventually(lambda: stack.airflow.dag("effir_frontier"), seconds=120)
     run = stack.airflow.trigger("effir_frontier", {"profile": "demo", "variants": HOSTILE, "query_template": HOSTILE + "{text}"})
     eventually(lambda: stack.airflow.run("effir_frontier", run)["state"] == "failed", seconds=240)
     call = Store().get_json(f"s3://effir/runs/{run}/calls/begin.json")
