@@ -38,6 +38,12 @@ QUESTION = {
 
 
 @task
+def base_calls(begun: Any) -> list[dict[str, Any]]:
+    """Every model that a variant starts from, the frontier's own first. The data that each prepares are the same again."""
+    return [{"spec": one["spec"], "caption": {"arm": one["spec"]["base_model"]}} for one in begun["output"]["bases"]]
+
+
+@task
 def teacher_calls(begun: Any, prepared: Any) -> list[dict[str, Any]]:
     """Every teacher that a variant asks for."""
     return [{"inputs": {"training": prepared["parts"]["training"]}, "spec": one["spec"]} for one in begun["output"]["teachers"]]
@@ -55,13 +61,15 @@ def reference_calls(begun: Any, prepared: Any, taught: Any) -> list[dict[str, An
 
 
 @task
-def score_calls(begun: Any, prepared: Any, references: Any) -> list[dict[str, Any]]:
+def score_calls(begun: Any, prepared: Any, bases: Any, references: Any) -> list[dict[str, Any]]:
     """Importance scores, one for each measure that a variant asks for."""
-    parts = prepared["parts"]
-    trained = [one["manifest"] for one in references]
-    shared = {"calibration": parts["calibration"], "training": parts["training"]}
+    shared = {name: prepared["parts"][name] for name in ("calibration", "training")}
     return [
-        {"inputs": shared | {"base": parts["base"] if one["reference"] is None else trained[one["reference"]]}, "spec": one["spec"]}
+        {
+            "inputs": shared
+            | {"base": bases[one["base"]]["parts"]["base"] if one["reference"] is None else references[one["reference"]]["manifest"]},
+            "spec": one["spec"],
+        }
         for one in begun["output"]["scores"]
     ]
 
@@ -83,14 +91,14 @@ def landmark_calls(begun: Any, prepared: Any, references: Any) -> list[dict[str,
 
 
 @task
-def arm_calls(begun: Any, prepared: Any, taught: Any, references: Any, scores: Any) -> list[dict[str, Any]]:
+def arm_calls(begun: Any, bases: Any, taught: Any, references: Any, scores: Any) -> list[dict[str, Any]]:
     """What each variant starts from."""
     said, trained, scored = ([one["manifest"] for one in given] for given in (taught, references, scores))
     return [
         {
             "spec": one["spec"],
-            "caption": {"arm": one["name"], "seed": one["seed"], "reference": one["reference"]},
-            "base": prepared["parts"]["base"] if one["cut"] == "base" else trained[one["reference"]],
+            "caption": one["caption"],
+            "base": bases[one["base"]]["parts"]["base"] if one["cut"] == "base" else trained[one["reference"]],
             "teacher": said[one["teacher"]],
             "weights": one["weights"],
             "reference": trained[one["reference"]],
@@ -114,11 +122,13 @@ def frontier() -> DAG:
         prepared = computing("prepare")
         begun >> prepared
         training, calibration, collections = {"training": prepared}, {"calibration": prepared}, {"collections": prepared}
+        bases = mapped_computing("prepare", base_calls(begun), task_id="bases")
+        prepared >> bases
         taught = mapped_computing("teacher", teacher_calls(begun, prepared))
 
         calls = reference_calls(begun, prepared, taught)
         references = mapped_computing("finetune", calls, task_id="references", arguments={"model": "reference"})
-        scores = mapped_computing("importance", score_calls(begun, prepared, references))
+        scores = mapped_computing("importance", score_calls(begun, prepared, bases, references))
         landmarks = mapped_computing("assess", landmark_calls(begun, prepared, references), task_id="landmarks")
 
         @task_group(group_id="arm")
@@ -133,7 +143,7 @@ def frontier() -> DAG:
             beside = collections | training | calibration | {"model": candidate, "reference": reference}
             return computing("assess", inputs=beside, arguments={"model": "candidate", "weights": weights}, **common)
 
-        measured = arm.expand_kwargs(arm_calls(begun, prepared, taught, references, scores))
+        measured = arm.expand_kwargs(arm_calls(begun, bases, taught, references, scores))
         seen = {"landmarks": landmarks, "arms": measured}
         phase("frontier", inputs=seen, arguments={"begun": begun}, summarise=True, trigger_rule="all_done")
 

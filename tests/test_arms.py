@@ -45,9 +45,20 @@ def test_an_arm_may_have_other_weights_in_the_end() -> None:
     assert (plain.weights, rounded.weights) == ("", "nf4") and plain.spec == rounded.spec
 
 
+def test_an_arm_may_be_another_model() -> None:
+    spec = resolve("demo", {"base_revision": "v1", "regression_weight": 5.0, "importance_of": "reference"})
+    same, other, cut = arms(spec, "full,full:base_model=models:/small@champion:steps=3,8M:base_model=s3://models/a", "0")
+    assert other.spec.base_model == "models:/small@champion" and other.spec.steps == 3
+    assert cut.spec.base_model == "s3://models/a"
+    assert (same.spec.base_revision, same.spec.regression_weight, same.spec.importance_of) == ("v1", 5, "reference")
+    assert (other.spec.base_revision, other.spec.regression_weight, other.spec.importance_of) == (None, 0, "base")
+    assert [one.whole for one in (same, other, cut)] == [True, True, False]
+    assert not any(one.whole for one in arms(spec, "full:target_speedup=1.5,full:weights=nf4,-10%", "0"))
+
+
 def test_what_the_data_are_prepared_by_is_shared() -> None:
-    """But for hard negatives (as many are mined as any arm wants), calibration text (training documents are always there), seed, dtype."""
-    assert set(SHARED) == set(prepare.FIELDS) - {"hard_negatives", "calibration_text", "seed", "dtype"}
+    """But for models, hard negatives (as many are mined as any arm wants), calibration text (training documents are there), seed, dtype."""
+    assert set(SHARED) == set(prepare.FIELDS) - {"base_model", "base_revision", "hard_negatives", "calibration_text", "seed", "dtype"}
     assert arms(SPEC, "8M:calibration_text=training-documents", "0")[0].spec.calibration_text == "training-documents"
 
 
@@ -67,6 +78,13 @@ def test_what_the_data_are_prepared_by_is_shared() -> None:
         ("8M,4A,8M", "0", "variants names 8M twice"),
         ("8X", "0", "the arm '8X': variant '8X' does not parse"),
         ("8M:lora_rank", "0", "the arm '8M:lora_rank' does not parse"),
+        (
+            "full:base_model=small:regression_weight=1",
+            "0",
+            "the arm 'full:base_model=small:regression_weight=1' has a base_model of its own",
+        ),
+        ("8M:base_model=small:cut=reference", "0", "the arm '8M:base_model=small:cut=reference' has a base_model of its own"),
+        ("8M:a:lora_rank=1", "0", "the arm '8M:a:lora_rank=1' does not parse"),
         ("8M:lora_rank=0", "0", "the arm '8M:lora_rank=0': lora_rank"),
         ("8M:nothing=1", "0", "the arm '8M:nothing=1': nothing is not a field"),
         ("8M:cut=teacher", "0", "the arm '8M:cut=teacher' has cut=teacher: choose one of base, reference"),

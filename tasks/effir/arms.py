@@ -5,6 +5,7 @@ has a name in front: `chosen=full:target_speedup=1.5` is the arm `chosen`. Its v
 widths: `16M` keeps every neuron of the MLPs that stay. `cut=reference` cuts the fine-tuned reference instead of the base
 (the paper's finetune-then-prune, Table 1), where the reference's own importance scores say if nothing else is asked for.
 `weights=nf4` assesses the finished model with its weights in 4 bits (`effir.compress.weights` says what else there is).
+`full:base_model=NAME` is an unpruned sibling: another model, trained and measured on the same data.
 """
 
 import re
@@ -18,10 +19,13 @@ from effir.spec import TARGETS, TRAINING_DOCUMENTS, RunSpec, parse
 
 CUTS = ("base", "reference")
 SHARED = (
-    "base_model", "base_revision", "trust_remote_code", "base_code", "training_data", "training_examples", "collections", "test_queries",
-    "test_documents", "shard_documents",
+    "trust_remote_code", "base_code", "training_data", "training_examples", "collections", "test_queries", "test_documents",
+    "shard_documents",
 )  # fmt: skip
-"""Fields of the data, which all arms share: none of them may have its own."""
+"""Fields of the data, and of whose code is trusted, which all arms share: none of them may have its own."""
+BASE = ("base_model", "base_revision")
+TOWARDS = ("regression_weight", "ranking_weight")
+"""Weights of learning from the reference."""
 LANDMARKS = ("base", "bm25", "minilm")
 """What every frontier has beside its arms and their references."""
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}")
@@ -37,6 +41,11 @@ class Arm:
     cut: str
     weights: str
     spec: RunSpec
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is cut, so that it is its base, trained."""
+        return self.spec.variant == "full" and self.spec.keep_ratio == 1 and not self.spec.has_target() and not self.weights
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -81,19 +90,16 @@ def contrast_list(text: str, names: Collection[str]) -> list[tuple[str, str]]:
 
 def arm(spec: RunSpec, line: str, seed: int) -> Arm:
     """One arm from its line. Raises BadInput naming the arm for whatever is wrong with it."""
-    first, *settings = line.split(":")
+    first, *settings = re.split(r":(?=\s*\w+\s*=)", line)
     label, named, variant = (part.strip() for part in first.rpartition("="))
     if named and not NAME.fullmatch(label):
         raise BadInput(f"the arm {shown(line)} has the name {shown(label)}: use up to 40 letters, digits and . _ - and blanks")
     if label in LANDMARKS or label.startswith("reference"):
         raise BadInput(f"the arm {shown(line)} has the name {label}, which stands for something else in every frontier: choose another")
     name = label or line
-    given: dict[str, str] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise BadInput(f"the arm {shown(line)} does not parse: write VARIANT:key=value, such as 16M-30%:neuron_score=magnitude")
-        given[key.strip()] = value.strip()
+    if ":" in variant:
+        raise BadInput(f"the arm {shown(line)} does not parse: write VARIANT:key=value, such as 16M-30%:neuron_score=magnitude")
+    given = {key.strip(): value.strip() for key, _, value in (setting.partition("=") for setting in settings)}
     cut = given.pop("cut", "base")
     if cut not in CUTS:
         raise BadInput(f"the arm {line!r} has cut={cut}: choose one of {', '.join(CUTS)}")
@@ -106,11 +112,20 @@ def arm(spec: RunSpec, line: str, seed: int) -> Arm:
         raise BadInput(f"the arm {shown(line)} has a calibration_text of its own: it may be {TRAINING_DOCUMENTS}, or the whole frontier's")
     scored = {"importance_of": "reference"} if cut == "reference" else {}
     common = spec.model_dump(exclude={"variant", "keep_ratio", "width_rule", "seed", *TARGETS})
+    if other := any(given.get(key, common[key]) != common[key] for key in BASE):
+        common |= {"importance_of": "base"} | dict.fromkeys(TOWARDS, 0.0)
+        common["base_revision"] = RunSpec.model_fields["base_revision"].default
     width = {} if "%" in variant else {"keep_ratio": 1.0}
     try:
-        return Arm(name, line, seed, cut, weights, parse(common | width | scored | {"variant": variant} | given | {"seed": seed}))
+        found = Arm(name, line, seed, cut, weights, parse(common | width | scored | {"variant": variant} | given | {"seed": seed}))
     except BadInput as error:
         raise BadInput(f"the arm {shown(line)}: {error}") from None
+    if other and (found.spec.importance_of == "reference" or any(getattr(found.spec, key) for key in TOWARDS)):
+        raise BadInput(
+            f"the arm {shown(line)} has a base_model of its own, and looks at the reference of another: leave out {', '.join(TOWARDS)}, "
+            "cut and importance_of"
+        )
+    return found
 
 
 def seed_list(seeds: str) -> list[int]:

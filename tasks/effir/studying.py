@@ -26,7 +26,7 @@ def sizes(study: Study, profile: str, given: dict[str, Any], seeds: str) -> Iter
         spec = resolve(recipe, overrides)
         found = arms(spec, **asked)
         try:
-            seconds = frontier.wall(shared(found), volume(spec, local), find(machine))
+            seconds = frontier.wall(shared(spec, found), volume(spec, local), find(machine))
         except BadInput as error:
             if recipe == profile:
                 raise

@@ -26,6 +26,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     found = module.overrides(
         tmp_path_factory.mktemp("tiny"), name="tiny-frontier", reference_steps=4, speed_seconds=0.5, query_template=TEMPLATE
     )
+    module.write_model(tmp_path_factory.getbasetemp() / "sibling", layers=2)
     return {name: value for name, value in found.items() if value is not None and name not in {"variant", "keep_ratio"}}
 
 
@@ -42,9 +43,10 @@ def frontier(home: Path, overrides: dict[str, Any], variants: str) -> tuple[int,
 
 
 @pytest.fixture(scope="module")
-def first(stack_home: Path, tiny: dict[str, Any]) -> tuple[int, dict[str, Any], str]:
-    """A frontier with three arms, one of which cannot be: no cut leaves so few parameters."""
-    return frontier(stack_home, tiny, f"{TAUGHT},{CHOSEN.format(1)},{SPARSE}")
+def first(stack_home: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], str]:
+    """A frontier with four arms, one of which cannot be (no cut leaves so few parameters), and one of which is another model."""
+    sibling = f"small=full:base_model={tmp_path_factory.getbasetemp() / 'sibling'}"
+    return frontier(stack_home, tiny, f"{TAUGHT},{CHOSEN.format(1)},{SPARSE},{sibling}")
 
 
 @pytest.mark.timeout(1800)
@@ -54,13 +56,14 @@ def test_an_arm_that_fails_does_not_sink_the_others(first: tuple[int, dict[str, 
     assert found["failed"] == [{"arm": "chosen", "seed": 0}]
     assert stack.airflow.run("effir_frontier", found["dag_run_id"])["state"] == "success"
     rows = {row["arm"]: row for row in found["rows"]}
-    assert list(rows) == ["base", "bm25", "minilm", "reference", "reference of chosen", "taught", "sparse"]
-    for name in ("taught", "sparse"):
+    assert list(rows) == ["base", "bm25", "minilm", "reference", "reference of chosen", "taught", "sparse", "small"]
+    for name in ("taught", "sparse", "small"):
         assert rows[name]["parameters"] < rows["reference"]["parameters"]
         assert rows[name]["interval"][0] <= rows[name]["difference"] <= rows[name]["interval"][1]
         assert -1 < rows[name]["cosine"] < 1
         assert name in said
     assert rows["taught"]["speedup"]["document"][0] > 0
+    assert [name for name, row in rows.items() if row["sibling"]] == ["small"] and rows["small"]["bound"]["document"] > 1.5
     assert rows["base"]["speedup"] == rows["sparse"]["speedup"] == {}
     page = Store().get_bytes(found["report"]).decode()
     assert all(name in page for name in rows)

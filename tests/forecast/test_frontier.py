@@ -17,7 +17,7 @@ Small = Callable[..., Volume]
 
 
 def parts(volume: Volume, variants: str, seeds: str = "0") -> dict[str, Any]:
-    return shared(arms(volume.spec, variants, seeds))
+    return shared(volume.spec, arms(volume.spec, variants, seeds))
 
 
 def test_what_arms_share_is_done_once(small: Small) -> None:
@@ -34,6 +34,16 @@ def test_everything_waits_for_something_that_is_there(small: Small) -> None:
     for one in frontier.works(parts(volume, "8M:importance_of=reference,8M:weights=nf4"), volume, 1):
         assert set(one.after) <= done, one.name
         done.add(one.name)
+
+
+def test_a_sibling_is_prepared_trained_and_assessed_at_its_own_size(small: Small) -> None:
+    volume = small()
+    found = {one.name: one for one in frontier.works(parts(volume, "full,full:base_model=qwen2.5-1.5b"), volume, 1)}
+    trained = [one for one in found.values() if one.after and one.after[0].startswith("narrow")]
+    assert "base 1" in found and "base 2" not in found
+    assert trained[1].train > 5 * trained[0].train
+    assert found["assess 1"].encode > 5 * found["assess 0"].encode
+    assert "base 1" in found["scores 1"].after
 
 
 def test_an_assessment_encodes_what_encode_does_and_is_timed_like_speed(small: Small) -> None:

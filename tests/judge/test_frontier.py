@@ -129,6 +129,24 @@ def test_the_page_shows_every_arm_and_what_failed() -> None:
     assert "http" not in page
 
 
+def test_siblings_are_joined_with_the_references() -> None:
+    given = [replace(entry, sibling=entry.arm == "last8B") for entry in entries()]
+    names = {
+        one.tag.rpartition("}")[2] + "." + one.get("class", "")
+        for one in ElementTree.fromstring(standalone(rows(entries(), LIMITS))).iter()
+    }
+    assert "polyline.line siblings" not in names
+    drawn = ElementTree.fromstring(standalone(rows(given, LIMITS)))
+    (line,) = [one for one in drawn.iter("{http://www.w3.org/2000/svg}polyline") if one.get("class") == "line siblings"]
+    dots = {one[0].text.partition(":")[0]: one for one in drawn.iter("{http://www.w3.org/2000/svg}g") if one.get("class") == "arm"}
+    centres = [
+        next(f"{part.get('cx')},{part.get('cy')}" for part in dots[name] if part.tag.endswith("circle")) for name in ("reference", "last8B")
+    ]
+    assert line.get("points").split() == centres
+    page = render(rows(given, LIMITS), {}, [], [], resolve("demo"), "2026-01-01 00:00 UTC")
+    assert "dotted line" in page and "dotted line" not in render(rows(entries(), LIMITS), {}, [], [], resolve("demo"), "now")
+
+
 def test_the_picture_stands_alone() -> None:
     found = ElementTree.fromstring(standalone(rows(entries(), LIMITS)))
     assert found.tag == "{http://www.w3.org/2000/svg}svg"

@@ -40,7 +40,7 @@ class Task(types.SimpleNamespace):
         return None
 
 NAMES = {
-    "encode_calls": ("inputs", "arguments"), "teacher_calls": ("inputs", "spec"),
+    "encode_calls": ("inputs", "arguments"), "teacher_calls": ("inputs", "spec"), "base_calls": ("spec", "caption"),
     "reference_calls": ("inputs", "spec", "caption"), "score_calls": ("inputs", "spec"),
     "landmark_calls": ("inputs", "arguments", "caption"),
     "arm_calls": ("spec", "caption", "base", "teacher", "weights", "reference", "scores"),

@@ -16,8 +16,8 @@ from effir.spec import RunSpec
 def wall(shared: Mapping[str, Sequence[Mapping[str, Any]]], volume: Volume, hardware: Hardware) -> float:
     """Seconds from begin to frontier; nothing is cached.
 
-    shared: teachers, references, scores and arms as the phase `arms` hands them on; volume: that of the frontier's own spec, whose data
-    all arms share. Raises BadInput where an arm's target is out of reach.
+    shared: bases, teachers, references, scores and arms as `effir.phases.arms.shared` finds them; volume: that of the frontier's own spec,
+    whose data all arms share. Raises BadInput where an arm's target is out of reach.
     """
     return max(one.span.end for one in estimate(list(works(shared, volume, hardware.devices)), hardware).values())
 
@@ -26,6 +26,11 @@ def works(shared: Mapping[str, Sequence[Mapping[str, Any]]], volume: Volume, dev
     """Every task of `effir_frontier` on so many devices, each after those that it waits for."""
     yield Work("begin", "begin", slot=False)
     yield making.prepare(volume)
+    prepared = ["prepare"]
+    for number, one in enumerate(shared["bases"][1:], 1):
+        prepared.append(f"base {number}")
+        other = _of(volume, RunSpec(**volume.spec.model_dump() | dict(one)))
+        yield replace(making.prepare(other), name=prepared[-1], after=("prepare",))
     for number, spec in enumerate(_specs(shared["teachers"])):
         yield replace(making.teacher(_of(volume, spec)), name=f"teacher {number}", after=("prepare",))
     for number, one in enumerate(shared["references"]):
@@ -36,12 +41,12 @@ def works(shared: Mapping[str, Sequence[Mapping[str, Any]]], volume: Volume, dev
     for model in ("base", "bm25", "minilm"):
         yield replace(assess(volume, model), name=f"landmark {model}", after=("prepare",))
     for number, one in enumerate(shared["scores"]):
-        after = "prepare" if one["reference"] is None else f"reference {one['reference']}"
+        after = prepared[one["base"]] if one["reference"] is None else f"reference {one['reference']}"
         yield replace(making.importance(_of(volume, RunSpec(**one["spec"]))), name=f"scores {number}", after=(after,))
     ends = []
     for number, one in enumerate(shared["arms"]):
         mine = _of(volume, RunSpec(**one["spec"]))
-        before: tuple[str, ...] = (f"scores {one['scores']}", f"reference {one['reference']}")
+        before: tuple[str, ...] = (f"scores {one['scores']}", f"reference {one['reference']}", prepared[one["base"]])
         timed = not one["weights"]
         for work in (Work("", "depth"), making.slim(mine, devices), making.narrow(mine), making.finetune(mine, "candidate", devices)):
             name = f"{work.phase} {number}"

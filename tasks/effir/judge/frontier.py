@@ -17,7 +17,8 @@ class Entry:
     """One assessed model: an arm with one seed, or a landmark (reference: which reference it is compared with, or is, as a landmark).
 
     scores: collection → per-query nDCG@10; speed: what speed.json holds, None where it was not timed;
-    cosine: mean cosine between two queries, -1 to 1, mean over the collections; the higher, the less isotropic (appendix A.6).
+    cosine: mean cosine between two queries, -1 to 1, mean over the collections; the higher, the less isotropic (appendix A.6);
+    sibling: whether it is another base model, of which nothing is cut.
     """
 
     arm: str
@@ -29,6 +30,7 @@ class Entry:
     parameters: int | None = None
     parameters_non_embedding: int | None = None
     cosine: float | None = None
+    sibling: bool = False
 
     @property
     def is_reference(self) -> bool:
@@ -58,7 +60,13 @@ class Row:
     parameters: int | None = None
     parameters_non_embedding: int | None = None
     cosine: float | None = None
+    sibling: bool = False
     best: bool = False
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether arms are compared with it: what is landmark and has a speed."""
+        return self.landmark and bool(self.speedup)
 
 
 def rows(entries: Sequence[Entry], limits: Limits) -> list[Row]:
@@ -121,6 +129,7 @@ def _row(group: list[Entry], references: Mapping[int | None, Entry], limits: Lim
         parameters=first.parameters,
         parameters_non_embedding=first.parameters_non_embedding,
         cosine=float(np.mean(cosines)) if cosines else None,
+        sibling=first.sibling,
     )
     if first.is_reference:
         return replace(row, speedup=dict.fromkeys(KINDS, (1.0, 1.0, 1.0)), bound=dict.fromkeys(KINDS, 1.0))

@@ -1,6 +1,7 @@
 """The page of a frontier: the picture quality against speed, and the table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -34,7 +35,9 @@ def render(
 def picture(table: Sequence[Row], collection: str | None) -> str:
     """Quality (points) on a collection, or on the mean of all, against document speed-up as SVG; intervals of quality on the mean alone."""
     title = f"nDCG@10 times 100 ({collection or 'mean over the collections'}) against measured document speed-up"
-    return tradeoff([_point(row, collection) for row in table], title, frontier=collection is None)
+    siblings = any(row.sibling for row in table)
+    points = [replace(_point(row, collection), whole=siblings and (row.sibling or row.is_reference)) for row in table]
+    return tradeoff(points, title, frontier=collection is None)
 
 
 def standalone(table: Sequence[Row]) -> str:

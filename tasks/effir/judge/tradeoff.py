@@ -16,7 +16,7 @@ class Point:
     """A model in the picture.
 
     quality: points of nDCG@10 (0 to 100); interval: of the quality; speed: (ratio, low, high), None for a model that was not timed;
-    best: whether no other is both better and faster
+    best: whether no other is both better and faster; whole: whether it stands for a model of which nothing is cut
     """
 
     label: str
@@ -25,6 +25,7 @@ class Point:
     speed: tuple[float, float, float] | None = None
     best: bool = False
     told: str = ""
+    whole: bool = False
 
 
 def against_reference(difference: float, interval: Sequence[float]) -> str:
@@ -33,7 +34,7 @@ def against_reference(difference: float, interval: Sequence[float]) -> str:
 
 
 def tradeoff(points: Sequence[Point], title: str, *, frontier: bool = True) -> str:
-    """The picture as SVG, empty where nothing was timed; frontier: join the best by a line."""
+    """The picture as SVG, empty where nothing was timed; frontier: join the best by a line. Several whole ones are joined."""
     timed = [point for point in points if point.speed]
     if not timed:
         return ""
@@ -42,11 +43,17 @@ def tradeoff(points: Sequence[Point], title: str, *, frontier: bool = True) -> s
     x, y = _scale(speeds, LEFT, RIGHT), _scale(heights, BOTTOM, TOP)
     parts = [*_axes(speeds, heights, x, y)]
     parts += _levels([point for point in points if not point.speed], y)
-    best = sorted((point.speed[0], point.quality) for point in timed if point.speed and point.best)
     if frontier:
-        parts.append(f'<polyline class="line line2" points="{" ".join(f"{x(speed):.1f},{y(quality):.1f}" for speed, quality in best)}"/>')
+        parts.append(_joined([point for point in timed if point.best], "line line2", x, y))
+    if len(whole := [point for point in timed if point.whole]) > 1:
+        parts.append(_joined(whole, "line siblings", x, y))
     parts += [_dot(point, x, y) for point in timed]
     return svg(BOTTOM + 50, parts, title)
+
+
+def _joined(points: Sequence[Point], name: str, x: Scale, y: Scale) -> str:
+    ends = sorted((point.speed[0], point.quality) for point in points if point.speed)
+    return f'<polyline class="{name}" points="{" ".join(f"{x(speed):.1f},{y(quality):.1f}" for speed, quality in ends)}"/>'
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -1,11 +1,11 @@
-"""arms: a frontier's form as arms, the teachers, references and importance scores that they share, and the run's record in MLflow."""
+"""arms: a frontier's form as arms; the bases, teachers, references and importance scores that they share; the run's record in MLflow."""
 
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from effir import studies
-from effir.arms import Arm, arms, contrast_list
+from effir.arms import BASE, Arm, arms, contrast_list
 from effir.manifest import digest_of
 from effir.phases import finetune, importance, teacher
 from effir.phases.job import Job
@@ -25,13 +25,16 @@ def run(job: Job) -> dict[str, Any]:
     contrast_list(job.arguments.get("contrasts", ""), {one.name for one in found})
     name = job.arguments.get("study", "")
     study = studies.find(name).to_json(name) if name else None
-    parts = shared(found)
+    parts = shared(job.spec, found)
+    prepared = job.spec.model_dump() | {"hard_negatives": max(one.spec.hard_negatives for one in found)}
+    bases = [{"spec": prepared | one} for one in parts.pop("bases")]
     (job.out / "arms.json").write_text(json.dumps(parts["arms"], indent=1))
     run_id = registry.begin_run(job.run, job.spec)
     job.output.update(
         contrasts=job.arguments.get("contrasts", ""),
         study=study,
-        spec=job.spec.model_dump() | {"hard_negatives": max(one.spec.hard_negatives for one in found)},
+        spec=prepared,
+        bases=bases,
         mlflow_run_id=run_id,
         mlflow=registry.run_address(run_id),
         champion=None,
@@ -42,13 +45,16 @@ def run(job: Job) -> dict[str, Any]:
     return counts
 
 
-def shared(found: Sequence[Arm]) -> dict[str, list[dict[str, Any]]]:
-    """teachers [{spec}], references [{name, caption, spec, teacher}], scores [{spec, reference}] and arms.
+def shared(spec: RunSpec, found: Sequence[Arm]) -> dict[str, list[dict[str, Any]]]:
+    """bases [fields of a spec], teachers [{spec}], references [{name, caption, spec, teacher}], scores [{spec, base, reference}], arms.
 
-    An arm is {name, line (as it was written), seed, spec, cut, weights, teacher, reference, scores}.
-    teacher, reference and scores are places in those lists; of a score, the reference whose sub-layers are scored (None: the base's).
+    spec: the frontier's, whose base is the first and what references are made of
+    An arm is {name, line (as it was written), caption, spec, cut, weights, base, teacher, reference, scores}.
+    base, teacher, reference and scores are places in those lists; of a score, the reference whose sub-layers are scored (None: a base's).
     A reference is called `reference`, and where there are several ways of training the others `reference of` the first arm that has one.
     """
+    own = {name: getattr(spec, name) for name in BASE}
+    bases = {digest_of(own): own | {"variant": spec.variant}}
     teachers: dict[str, dict[str, Any]] = {}
     references: dict[str, dict[str, Any]] = {}
     ways: dict[str, str] = {}
@@ -56,18 +62,26 @@ def shared(found: Sequence[Arm]) -> dict[str, list[dict[str, Any]]]:
     told = []
     for one in found:
         plain = one.spec.model_dump()
-        taught = _place(teachers, _key(one.spec, teacher, {}, "seed"), {"spec": plain})
+        theirs = {name: plain[name] for name in BASE}
+        base = _place(bases, digest_of(theirs), theirs | {"variant": one.spec.variant})
+        taught = _place(teachers, _key(one.spec, teacher, {}, "seed"), {"spec": plain | own})
         way = f"{_key(one.spec, finetune, {'model': 'reference'}, 'seed')} {taught}"
-        trained = {"name": ways.setdefault(way, f"reference of {one.name}" if ways else "reference"), "spec": plain, "teacher": taught}
-        caption = {"seed": one.seed, "reference": len(references)}
-        reference = _place(references, f"{way} {one.seed}", trained | {"caption": caption})
+        trained = {
+            "name": ways.setdefault(way, f"reference of {one.name}" if ways else "reference"),
+            "spec": plain | own,
+            "teacher": taught,
+        }
+        trained["caption"] = {"seed": one.seed, "reference": len(references)}
+        reference = _place(references, f"{way} {one.seed}", trained)
         of = reference if one.spec.importance_of == "reference" else None
-        score = _place(scores, f"{_key(one.spec, importance, {})} {of}", {"spec": plain, "reference": of})
+        score = _place(scores, f"{_key(one.spec, importance, {})} {base} {of}", {"spec": plain, "base": base, "reference": of})
+        caption = {"arm": one.name, "seed": one.seed, "reference": reference, "sibling": one.whole and base > 0}
         told.append(
-            {"name": one.name, "line": one.line, "seed": one.seed, "spec": plain}
-            | {"cut": one.cut, "weights": one.weights, "teacher": taught, "reference": reference, "scores": score}
+            {"name": one.name, "line": one.line, "seed": one.seed, "caption": caption, "spec": plain, "cut": one.cut}
+            | {"weights": one.weights, "base": base, "teacher": taught, "reference": reference, "scores": score}
         )
-    return {"teachers": list(teachers.values()), "references": list(references.values()), "scores": list(scores.values()), "arms": told}
+    lists = {"bases": bases, "teachers": teachers, "references": references, "scores": scores}
+    return {name: list(one.values()) for name, one in lists.items()} | {"arms": told}
 
 
 def _key(spec: RunSpec, phase: Any, arguments: dict[str, Any], *but: str) -> str:

@@ -88,6 +88,7 @@ def _entry(job: Job, told: dict[str, Any]) -> Entry | None:
         parameters=manifest.numbers.get("parameters"),
         parameters_non_embedding=manifest.numbers.get("parameters_non_embedding"),
         cosine=sum(cosines) / len(cosines) if cosines else None,
+        sibling=caption.get("sibling", False),
     )
 
 
@@ -103,7 +104,13 @@ def _csv(table: list[Row]) -> str:
 
 def _line(row: Row) -> dict[str, Any]:
     low, high = row.interval or (None, None)
-    line = {"arm": row.arm, "seeds": " ".join(map(str, row.seeds)), "landmark": row.landmark, "mean_ndcg_at_10": row.mean}
+    line = {
+        "arm": row.arm,
+        "seeds": " ".join(map(str, row.seeds)),
+        "landmark": row.landmark,
+        "sibling": row.sibling,
+        "mean_ndcg_at_10": row.mean,
+    }
     line |= {f"{name}/ndcg_at_10": value for name, value in row.quality.items()}
     line |= {"spread": row.spread, "difference": row.difference, "difference_low": low, "difference_high": high}
     for kind in KINDS:
