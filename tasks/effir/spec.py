@@ -109,7 +109,7 @@ class RunSpec(BaseModel):
     )
 
     # Importance
-    importance_measure: Literal["cosine", "l2", "taylor", "leave_one_out", "in_turn", "depth", "random"] = field(
+    importance_measure: Literal["cosine", "l2", "taylor", "leave_one_out", "in_turn", "learned_mask", "depth", "random"] = field(
         "cosine", "Importance", "What ranks the sub-layers; cosine is the paper's (docs/method.md, Importance measures)."
     )
     importance_of: Literal["base", "reference"] = field(

@@ -13,6 +13,7 @@ UNTRAINED = "cut=reference:steps=0"
 HEALED = tuple(f"8M:regression_weight={regression}:ranking_weight={ranking}" for regression in (0, 5) for ranking in (0, 1))
 TRUNCATED = "last10B:regression_weight=5:ranking_weight=1"
 RIVALS = ("8M-24%", "last13M=last13M-2%:neuron_score=activation_norm", "last10B", "-44%")
+MASKED = "masked=full:target_parameters=99100000:importance_measure=learned_mask:probe_steps=64:neuron_score=activation_norm"
 MILD = ("4M-15%", "last8M", "last6B", "24A", "-27%")
 HARSH = ("14M-37%", "last20M", "last15B", "-67%")
 CHOSEN = "importance_measure=in_turn:importance_of=reference:probe_steps=2:neuron_score=activation_norm"
@@ -131,10 +132,15 @@ STUDIES: dict[str, Study] = {
         tuple((variant, f"{variant}:weights={bits}") for variant in ("full", "8M", "16M") for bits in ("nf4", "int8")),
     ),
     "rivals": Study(
-        "Does a cut beat zeros in two of four weights, and the first layers alone, taught by the whole model?",
+        "Does a cut beat zeros in two of four weights, a learned mask, and the first layers alone, taught by the whole model?",
         "Mistral-7B, finetune-then-prune: Wanda 2:4 49.8 (Table 4); the cut model, prune-then-finetune, 54.3.",
-        ("8M-24%", *_each("full", "weights=magnitude_2_4"), *_each("full", "weights=wanda_2_4"), "last10B", TRUNCATED),
-        (("full:weights=magnitude_2_4", "full:weights=wanda_2_4"), ("full:weights=wanda_2_4", "8M-24%"), ("last10B", TRUNCATED)),
+        ("8M-24%", MASKED, *_each("full", "weights=magnitude_2_4"), *_each("full", "weights=wanda_2_4"), "last10B", TRUNCATED),
+        (
+            ("full:weights=magnitude_2_4", "full:weights=wanda_2_4"),
+            ("full:weights=wanda_2_4", "8M-24%"),
+            ("last10B", TRUNCATED),
+            ("masked", "8M-24%"),
+        ),
     ),
     "calibration-text": Study(
         "Does it matter whether the layers are scored on general text or on the documents that the retriever is trained on?",

@@ -13,7 +13,7 @@ from effir.spec import RunSpec
 from effir.train.plan import Texts
 
 LOOKING = [name for name, need in needs.IMPORTANCE.items() if need != "nothing"]
-ALONE = [name for name in LOOKING if name != "in_turn"]
+ALONE = [name for name in LOOKING if name not in {"in_turn", "learned_mask"}]
 
 
 def told(done, total):

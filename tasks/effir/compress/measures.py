@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
 
-from effir.compress import importance, surgery
+from effir.compress import importance, mask, surgery
 from effir.compress.anatomy import anatomy_of, layers_of, sub_layers
 from effir.compress.cut import Cut
 from effir.compress.importance import tensor_of
@@ -100,12 +100,7 @@ def in_turn(model: Any, pairs: Contrastive, progress: Progress) -> Importance:
     costs grows as others go (lazily, Minoux 1978). Scores per weight rise from turn to turn (`rising`), so a budget follows the order.
     Cost: 2L + 1 forward passes, and at most LOOKS more for each of 2L − 1 turns.
     """
-    anatomy, steps = anatomy_of(model), range(len(pairs.plan))
-    weights = {
-        (kind, index): sum(one.numel() for one in getattr(layer, getattr(anatomy, kind)).parameters()) or 1
-        for index, layer in enumerate(layers_of(model))
-        for kind in SUB_LAYERS
-    }
+    steps, weights = range(len(pairs.plan)), _sizes(model)
     most, passes = (1 + len(weights) + LOOKS * (len(weights) - 1)) * len(steps), 0
 
     def loss(gone: Sequence[SubLayer]) -> float:
@@ -136,6 +131,27 @@ def in_turn(model: Any, pairs: Contrastive, progress: Progress) -> Importance:
     return Importance(mean, {kind: np.zeros_like(one) for kind, one in mean.items()}, token_count(pairs.texts, pairs.plan), len(steps))
 
 
+def learned_mask(model: Any, pairs: Contrastive, progress: Progress) -> Importance:
+    """Share of the weights, times the probability that the sub-layer's gate is open after training; a block: both of its own.
+
+    A gate on what each sub-layer adds learns by InfoNCE, the weights frozen, while half of the weights are pressed shut; one update a
+    batch, so it wants 50 batches and more. Source: Sheared-LLaMA (Xia et al. 2024), of its masks those of whole sub-layers; see
+    `effir.compress.mask`. Cost: 1 forward and 1 backward pass (2 forward where the micro-batch is smaller than the batch).
+    """
+    gates, steps = mask.Gates(_sizes(model), pairs.encoder.device), len(pairs.plan)
+    with mask.gated(model, gates), gradients(model):
+        for step in range(steps):
+            gates.draw()
+            pairs.step_loss(step)
+            gates.press(mask.target(step, steps))
+            progress(step + 1, steps)
+    mean = {kind: np.zeros(len(layers_of(model))) for kind in KINDS}
+    for (kind, index), worth in gates.worth().items():
+        mean[kind][index] = worth
+    mean["block"] = mean["attention"] + mean["mlp"]
+    return Importance(mean, {kind: np.zeros_like(one) for kind, one in mean.items()}, token_count(pairs.texts, pairs.plan), steps)
+
+
 def depth(model: Any, seed: int, progress: Progress) -> Importance:
     """1 − l / L for layer l from 0: the later, the less important. No data, no standard error.
 
@@ -157,6 +173,7 @@ MEASURES: dict[str, Callable[[Any, Any, Progress], Importance]] = {
     "taylor": taylor,
     "leave_one_out": leave_one_out,
     "in_turn": in_turn,
+    "learned_mask": learned_mask,
     "depth": depth,
     "random": at_random,
 }
@@ -178,6 +195,16 @@ def rising(prices: Sequence[float], weights: Sequence[int]) -> np.ndarray:
         if (count := step.stop - step.start) > 1:
             found.x[step] += min(scatter, before, after) * np.linspace(-1, 1, count)
     return found.x
+
+
+def _sizes(model: Any) -> dict[SubLayer, int]:
+    """How many weights each sub-layer has."""
+    anatomy = anatomy_of(model)
+    return {
+        (kind, index): sum(one.numel() for one in getattr(layer, getattr(anatomy, kind)).parameters()) or 1
+        for index, layer in enumerate(layers_of(model))
+        for kind in SUB_LAYERS
+    }
 
 
 def _least(seemed: dict[SubLayer, float]) -> tuple[SubLayer, float]:

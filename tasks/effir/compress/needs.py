@@ -17,6 +17,7 @@ IMPORTANCE: dict[str, Need] = {
     "taylor": "pairs",
     "leave_one_out": "pairs",
     "in_turn": "pairs",
+    "learned_mask": "pairs",
     "depth": "nothing",
     "random": "nothing",
 }

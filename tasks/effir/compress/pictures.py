@@ -14,6 +14,7 @@ AXES = {
     "taylor": "|Σ ∂loss/∂F(x) · F(x)|",
     "leave_one_out": "rise of InfoNCE without it",
     "in_turn": "rise of InfoNCE when its turn comes",
+    "learned_mask": "expected share of the weights",
     "depth": "1 − layer / layers",
     "random": "dice",
 }
