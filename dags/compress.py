@@ -96,9 +96,10 @@ def compress(
         scored, either = {"importance": [of_base, of_reference]}, {"trigger_rule": "none_failed_min_one_success"}
         dropped = computing("depth", inputs=base | scored, **either)
         slimmed = computing("slim", inputs=base | data | {"depth": dropped})
-        cut = computing("narrow", inputs=base | scored | {"depth": dropped, "slim": slimmed}, **either)
+        healed = {"base": slimmed}
+        cut = computing("narrow", inputs=healed | scored | {"depth": dropped, "slim": slimmed}, **either)
 
-        heal = lesson | {"narrow": cut, "reference": reference}
+        heal = lesson | healed | {"narrow": cut, "reference": reference}
         candidate = computing("finetune", task_id="finetune_candidate", inputs=heal, arguments={"model": "candidate"}, outlets=[CANDIDATE])
         models = {"reference": reference, "candidate": candidate}
 

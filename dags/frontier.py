@@ -137,8 +137,9 @@ def frontier() -> DAG:
             start = {"base": base}
             dropped = computing("depth", inputs=start | {"importance": scores}, **common)
             slimmed = computing("slim", inputs=start | training | calibration | {"depth": dropped}, **common)
-            cut = computing("narrow", inputs=start | {"importance": scores, "depth": dropped, "slim": slimmed}, **common)
-            heal = start | training | {"teacher": teacher, "narrow": cut, "reference": reference}
+            healed = {"base": slimmed}
+            cut = computing("narrow", inputs=healed | {"importance": scores, "depth": dropped, "slim": slimmed}, **common)
+            heal = healed | training | {"teacher": teacher, "narrow": cut, "reference": reference}
             candidate = computing("finetune", inputs=heal, arguments={"model": "candidate"}, **common)
             beside = collections | training | calibration | {"model": candidate, "reference": reference}
             return computing("assess", inputs=beside, arguments={"model": "candidate", "weights": weights}, **common)

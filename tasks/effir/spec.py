@@ -149,6 +149,13 @@ class RunSpec(BaseModel):
     slim_learning_rate: float = field(0.01, "Width", "Learning rate of z; the paper leaves it open.", gt=0, le=10)
     slim_lambda: float = field(1e-8, "Width", "Weight of the sparsity penalty (Eq. 8).", ge=0, le=1e6)
     slim_beta: float = field(5.0, "Width", "Steepness of the penalty's sigmoid (A.1).", gt=0, le=1000)
+    heal_steps: int = field(
+        0,
+        "Width",
+        "Steps of training between depth and width: what is left learns to do without what was dropped, before neurons are scored.",
+        ge=0,
+        le=10_000_000,
+    )
     keep_ratio: float = field(0.7, "Width", "Share of the remaining MLP neurons to keep.", gt=0, le=1)
     width_rule: Literal["global", "uniform"] = field(
         "global", "Width", "global: the neurons of all layers are ranked together; uniform: every layer keeps the same share."
@@ -269,6 +276,10 @@ class RunSpec(BaseModel):
             raise ValueError(f"fade_steps ({self.fade_steps}) is more than steps ({self.steps}): what fades must be gone in the end")
         if self.keep_ratio < 1 and self.slim_steps == 0 and self.neuron_score == "slimming":
             raise ValueError("keep_ratio below 1 needs slim_steps above 0, since z is what ranks the neurons, or another neuron_score")
+        if self.heal_steps and (self.keep_ratio == 1 or self.variant == "full"):
+            raise ValueError(
+                "heal_steps trains between dropping sub-layers and narrowing MLPs: give a variant that drops some and a keep_ratio below 1"
+            )
         if self.has_target() and (self.variant != "full" or self.keep_ratio < 1):
             raise ValueError("a target chooses what is cut: give no variant and no keep_ratio beside it")
         grammar.parse(self.variant)

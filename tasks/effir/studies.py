@@ -19,6 +19,7 @@ HARSH = ("14M-37%", "last20M", "last15B", "-67%")
 CHOSEN = "importance_measure=in_turn:importance_of=reference:probe_steps=2:neuron_score=activation_norm"
 TAUGHT = ("none", "minilm:teacher_temperature=0.05:kl_weight=1")
 FADED = tuple(f"last10B:fade_steps={fade}:regression_weight={regression}" for regression in (0, 5) for fade in (0, 20))
+BETWEEN = ("8M-24%", "8M-24%:heal_steps=20", "8M-24%:heal_steps=20:steps=20")
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,10 @@ STUDIES: dict[str, Study] = {
         _from(*HEALED),
     ),
     "progressive": Study(
-        "Is it better to let what is dropped fade out during training than to drop it at once, and does that add to regression?",
+        "Is it better to drop what goes by and by (fading out during training, or MLPs first, then training, then neurons) than at once?",
         "One shot throughout; elsewhere (HARNESS-LM) 28 layers to 4 in stages score 60.4 where one shot scores 50.2.",
-        FADED,
-        _from(*FADED),
+        (*FADED, *BETWEEN),
+        (*_from(*FADED), *_from(*BETWEEN)),
     ),
     "teachers": Study(
         "What does KL from a teacher's scores of a query's hard negatives bring, for the full-size model and for a cut one?",

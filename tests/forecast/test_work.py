@@ -170,3 +170,10 @@ def test_judged_documents_stay_in_a_sample(small: Small) -> None:
         found = _sampled(many, small(test_documents=asked, test_queries=50).spec)
         assert found.documents.count == pytest.approx(kept, rel=0.01)
     assert _sampled(many, small().spec).documents.count == 1000
+
+
+def test_healing_is_trained_and_its_model_stored(small: Small) -> None:
+    plain, healed = (by_name(small(**more))["slim"] for more in ({}, {"heal_steps": 6}))
+    slimmed = by_name(small(slim_steps=6))["slim"]
+    assert healed.train - plain.train > (slimmed.train - plain.train) > 0
+    assert healed.stored > 1e8 and plain.stored == 0

@@ -133,6 +133,32 @@ def test_a_target_chooses_what_is_cut(chain, tmp_path):
     assert again["cached"]
 
 
+def test_what_is_left_heals_before_its_neurons_are_scored(chain, tmp_path):
+    one = chain(heal_steps=6, variant="1M", slim_steps=0, neuron_score="magnitude")
+    one.cut()
+    told = one.store.get_json(one.uris["slim"])
+    assert told["forward_passes"] > 0
+    one.uris["healed"] = told["parts"]["base"]
+    before = load_file(one.file("base", "model.safetensors", tmp_path / "before"))
+    after = load_file(one.file("healed", "model.safetensors", tmp_path / "after"))
+    one.file("depth", "cut.safetensors", tmp_path / "depth"), one.file("depth", "cut.json", tmp_path / "depth")
+    (gone,) = Cut.load(tmp_path / "depth").drop_mlp
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    projections = {name for name in before if "_proj" in name}
+    assert set(after) == set(before) and changed == {name for name in projections if f"layers.{gone}.mlp" not in name}
+    other = chain(variant="1M", slim_steps=0, neuron_score="magnitude")
+    other.cut()
+    assert other.store.get_json(other.uris["slim"])["parts"]["base"] == other.uris["base"] == one.uris["base"]
+    scores = [load_file(each.file("slim", "scores.safetensors", tmp_path / name)) for name, each in (("one", one), ("other", other))]
+    assert any(not np.array_equal(scores[0][layer], scores[1][layer]) for layer in scores[0])
+
+    one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
+    heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"], "base": one.uris["healed"]}
+    candidate = one.run("finetune", heal, {"model": "candidate"}, "candidate")
+    planned = one.store.get_json(one.uris["narrow"])["numbers"]
+    assert all(planned[name] == candidate["numbers"][name] for name in ("parameters", "parameters_non_embedding"))
+
+
 def test_nothing_is_scored_where_nothing_gets_narrower(chain):
     one = chain(keep_ratio=1.0)
     one.cut()

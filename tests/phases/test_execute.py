@@ -25,6 +25,8 @@ def key(phase: str, changed: str = "", **spec: Any) -> dict[str, Any]:
         ("slim", {"neuron_score": "activation_norm"}, {"calibration"}),
         ("slim", {"neuron_score": "taylor"}, {"training"}),
         ("slim", {"neuron_score": "magnitude"}, set()),
+        ("slim", {"neuron_score": "magnitude", "variant": "1M", "heal_steps": 1}, {"training"}),
+        ("slim", {"neuron_score": "activation_norm", "variant": "1M", "heal_steps": 1}, {"calibration", "training"}),
     ],
 )
 def test_a_key_depends_on_the_inputs_that_are_used_and_no_others(phase: str, choice: dict[str, str], used: set[str]) -> None:
@@ -41,6 +43,11 @@ def test_a_key_depends_on_the_inputs_that_are_used_and_no_others(phase: str, cho
         ("slim", {"neuron_score": "slimming"}, {"slim_steps": 3, "slim_batch": 3, "temperature": 0.5, "slim_beta": 1.0, "seed": 1}),
         ("slim", {"neuron_score": "activation_norm"}, {"calibration_tokens": 64, "seed": 1}),
         ("slim", {"neuron_score": "taylor"}, {"probe_steps": 3, "slim_batch": 3, "temperature": 0.5, "seed": 1}),
+        (
+            "slim",
+            {"neuron_score": "magnitude", "variant": "1M", "heal_steps": 1},
+            {"slim_batch": 3, "temperature": 0.5, "seed": 1, "lora_rank": 3},
+        ),
     ],
 )
 def test_a_key_depends_on_the_fields_that_are_used_and_no_others(phase: str, choice: dict[str, str], used: dict[str, Any]) -> None:

@@ -109,6 +109,10 @@ def slim(volume: Volume, devices: int) -> Work:
     if spec.keep_ratio == 1 and not spec.has_target():
         return work
     work = with_model(volume, replace(work, heavy=True), volume.whole)
+    if spec.heal_steps:
+        stored = volume.weights(volume.whole)
+        work = with_training(volume, work, volume.shallow, spec.heal_steps, spec.slim_batch, spec.lora_rank, devices)
+        work = replace(work, core=work.core + HASHED * stored, written=stored, stored=stored)
     if spec.neuron_score == "slimming":
         steps = spec.slim_steps * spec.slim_seeds
         return replace(with_training(volume, work, volume.shallow, steps, spec.slim_batch, rank=0, devices=devices), devices=-1)

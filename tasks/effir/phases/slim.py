@@ -1,28 +1,35 @@
-"""How much each neuron of what depth left matters: self-slimming (Eq. 7-8), or another score."""
+"""How much each neuron of what depth left matters: self-slimming (Eq. 7-8), or another score; before that, healing."""
 
 import json
 from typing import Any
 
 from effir.compress.needs import NEURONS
-from effir.phases import probing, stopping
+from effir.phases import healing, probing, stopping
 from effir.phases.job import Job
 from effir.spec import RunSpec
 
 TRAINING = ("slim_steps", "slim_seeds", "slim_learning_rate", "slim_lambda", "slim_beta", "checkpoint_every")
 SHARES = True
-FIELDS = ("neuron_score", *TRAINING, *probing.FIELDS)
+FIELDS = tuple(dict.fromkeys(("neuron_score", *TRAINING, *healing.TRAINING, *probing.FIELDS)))
 
 
 def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
-    """Only self-slimming trains; it has its own number of steps. Where nothing becomes narrower, nothing matters."""
+    """Only self-slimming trains; it has its own number of steps, as healing has. Where nothing becomes narrower, nothing matters."""
     if not _wanted(spec):
         return {*FIELDS, *probing.USED["text"], *probing.USED["pairs"]}
     other = {"probe_steps"} if spec.neuron_score == "slimming" else set(TRAINING)
-    return probing.unused(NEURONS[spec.neuron_score], spec) | other
+    unused = probing.unused(NEURONS[spec.neuron_score], spec) | other
+    if not spec.heal_steps:
+        return unused | (set(healing.TRAINING) - set(TRAINING))
+    return unused - (probing.USED["pairs"] - {"probe_steps"}) - set(healing.TRAINING)
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Score the neurons of every MLP that is left; write scores and what they look like. Ranks share self-slimming alone."""
+    """Score the neurons of every MLP that is left; write scores and what they look like. Ranks share healing and self-slimming alone.
+
+    The part base is what is to be cut: the base as it came, or healed.
+    """
+    job.parts["base"] = job.inputs["base"]
     if not _wanted(job.spec):
         return _nothing(job)
     from safetensors.numpy import save_file
@@ -37,7 +44,8 @@ def run(job: Job) -> dict[str, Any]:
     spec = job.spec
     device = ready(spec, ranks=job.ranks)
     base = job.folder("base")
-    model = surgery.drop(backbone(spec, base), Cut.load(job.folder("depth"))).requires_grad_(False)
+    whole = healing.heal(job, base, device) if spec.heal_steps else backbone(spec, base)
+    model = surgery.drop(whole, Cut.load(job.folder("depth"))).requires_grad_(False)
     encoder = Encoder(model, load_tokenizer(base), Settings.for_training(spec), device)
     with probing.counted(job, encoder.model):
         scores, figures = _slimming(job, encoder) if spec.neuron_score == "slimming" else _score(job, encoder)

@@ -1,0 +1,70 @@
+"""A few steps of training between depth and width: what is left learns to do without what was dropped, before its neurons are scored."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from effir.phases import probing, stopping
+from effir.phases.job import Job
+
+TRAINING = ("heal_steps", "learning_rate", "warmup_steps", "weight_decay", "lora_rank", "lora_alpha", "lora_dropout", "checkpoint_every")
+
+
+def heal(job: Job, base: Path, device: str) -> Any:
+    """The base, of the same shape as before, after heal_steps of InfoNCE without what depth dropped; rank 0 publishes it as the part base.
+
+    Weights of what is dropped stay as they were. LoRA, as in fine-tuning; batches of slim_batch queries, no teacher.
+    """
+    from effir.compress.cut import Cut
+    from effir.compress.measures import without
+    from effir.export.loading import load_tokenizer
+    from effir.phases.compute import StoredCheckpoints, backbone, ready
+    from effir.retrieve.encode import Encoder
+    from effir.retrieve.settings import Settings
+    from effir.train import adapters, examples
+    from effir.train.loop import Schedule, fit
+
+    spec, ranks = job.spec, job.ranks
+    cut = Cut.load(job.folder("depth"))
+    model = backbone(spec, base).to(device)
+    gone = [*(("attention", index) for index in cut.drop_attention), *(("mlp", index) for index in cut.drop_mlp)]
+    with without(model, gone):
+        adapted, parameters = adapters.attach(model, spec.lora_rank, spec.lora_alpha, spec.lora_dropout)
+        encoder = Encoder(adapted.base_model.model, load_tokenizer(base), Settings.for_training(spec), device)
+        step = probing.contrastive(job, encoder, examples.load(job.folder("training")), spec.heal_steps, spec.seed, ranks)
+
+        def tell(number: int, parts: dict[str, float]) -> None:
+            job.progress(number + 1, spec.heal_steps, f"healing, loss {parts['loss']:.3f}")
+            for name, value in parts.items():
+                job.metric(f"heal/{name}", value, number)
+
+        schedule = Schedule(
+            spec.heal_steps, spec.learning_rate, min(spec.warmup_steps, spec.heal_steps // 2),
+            weight_decay=spec.weight_decay, checkpoint_every=spec.checkpoint_every,
+        )  # fmt: skip
+        checkpoints = StoredCheckpoints(job, "heal")
+        ready(spec, ranks=ranks)
+        encoder.model.train()
+        with stopping.at_next_step() as asked:
+            fit(parameters, step.step_loss, schedule, checkpoints, tell, asked, ranks, spec.seed)
+        job.forward_passes += encoder.forward_passes
+        job.after_publishing(checkpoints.clear)
+        model = adapters.merge(adapted)
+    if ranks.rank == 0:
+        job.publish_part("base", "base", _write(model, base, job.scratch / "healed"))
+    return model
+
+
+def _write(model: Any, base: Path, folder: Path) -> Path:
+    """The base's folder, with these weights."""
+    from safetensors.torch import save_file
+
+    from effir.bases import CARRIED_ALONG
+    from effir.export.loading import model_folder
+    from effir.modelfiles import tensor_shapes
+
+    shutil.copytree(model_folder(base), folder, ignore=shutil.ignore_patterns(*CARRIED_ALONG))
+    weights = model.state_dict()
+    for path in folder.glob("*.safetensors"):
+        save_file({name: weights[name].detach().cpu().contiguous() for name in tensor_shapes(path)}, path, {"format": "pt"})
+    return folder
