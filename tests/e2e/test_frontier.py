@@ -12,8 +12,7 @@ import pytest
 from effir.services.store import Store
 
 TEMPLATE = "{{ 7*7 }} {text}"
-SPARSE = "sparse=1M:cut=reference:steps=0:weights=wanda_2_4"
-TAUGHT = "taught=1A:teacher=minilm:teacher_temperature=0.05"
+SPARSE = "sparse=1A:cut=reference:steps=0:teacher=minilm:teacher_temperature=0.05:weights=wanda_2_4"
 CHOSEN = "chosen=full:neuron_score=magnitude:target_parameters={}"
 
 
@@ -44,9 +43,9 @@ def frontier(home: Path, overrides: dict[str, Any], variants: str) -> tuple[int,
 
 @pytest.fixture(scope="module")
 def first(stack_home: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], str]:
-    """A frontier with four arms, one of which cannot be (no cut leaves so few parameters), and one of which is another model."""
+    """A frontier with three arms, one of which cannot be (no cut leaves so few parameters), and one of which is another model."""
     sibling = f"small=full:base_model={tmp_path_factory.getbasetemp() / 'sibling'}"
-    return frontier(stack_home, tiny, f"{TAUGHT},{CHOSEN.format(1)},{SPARSE},{sibling}")
+    return frontier(stack_home, tiny, f"{SPARSE},{CHOSEN.format(1)},{sibling}")
 
 
 @pytest.mark.timeout(1800)
@@ -56,13 +55,13 @@ def test_an_arm_that_fails_does_not_sink_the_others(first: tuple[int, dict[str, 
     assert found["failed"] == [{"arm": "chosen", "seed": 0}]
     assert stack.airflow.run("effir_frontier", found["dag_run_id"])["state"] == "success"
     rows = {row["arm"]: row for row in found["rows"]}
-    assert list(rows) == ["base", "bm25", "minilm", "reference", "reference of chosen", "taught", "sparse", "small"]
-    for name in ("taught", "sparse", "small"):
+    assert list(rows) == ["base", "bm25", "minilm", "reference", "reference of chosen", "sparse", "small"]
+    for name in ("sparse", "small"):
         assert rows[name]["parameters"] < rows["reference"]["parameters"]
         assert rows[name]["interval"][0] <= rows[name]["difference"] <= rows[name]["interval"][1]
         assert -1 < rows[name]["cosine"] < 1
         assert name in said
-    assert rows["taught"]["speedup"]["document"][0] > 0
+    assert rows["small"]["speedup"]["document"][0] > 0
     assert [name for name, row in rows.items() if row["sibling"]] == ["small"] and rows["small"]["bound"]["document"] > 1.5
     assert rows["base"]["speedup"] == rows["sparse"]["speedup"] == {}
     page = Store().get_bytes(found["report"]).decode()
@@ -82,7 +81,7 @@ def test_changing_one_arm_recomputes_that_arm_alone(
     first: tuple[int, dict[str, Any], str], stack_home: Path, tiny: dict[str, Any], stack: Any
 ) -> None:
     size = next(row["parameters"] for row in first[1]["rows"] if row["arm"] == "reference")
-    code, found, _ = frontier(stack_home, tiny, f"{TAUGHT},{CHOSEN.format(round(0.9 * size))}")
+    code, found, _ = frontier(stack_home, tiny, f"{SPARSE},{CHOSEN.format(round(0.9 * size))}")
     assert code == 0 and not found["failed"]
     computed = [phase for phase in found["phases"] if not phase["cached"] and phase["name"].split()[0] not in {"arms", "frontier"}]
     assert computed and all("chosen" in phase["name"] for phase in computed), computed
