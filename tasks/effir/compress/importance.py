@@ -38,6 +38,12 @@ def tensor_of(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
+def scaled(output: Any, factor: float | torch.Tensor) -> Any:
+    """The same, with the hidden states multiplied."""
+    states = tensor_of(output) * factor
+    return (states, *output[1:]) if isinstance(output, tuple) else states
+
+
 def measure(
     model: Any,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from effir.compress.anatomy import sub_layers
+from effir.compress.importance import scaled, tensor_of
 
 KEEP = 0.5
 """Share of the sub-layers' weights that is to stay open in the end; the target falls to it over the first half of the steps."""
@@ -82,13 +83,7 @@ def gated(model: Any, gates: Gates) -> Iterator[None]:
     places = {name: place for place, name in enumerate(gates.names)}
 
     def hook(place: int) -> Any:
-        def scale(_module: Any, _args: Any, output: Any) -> Any:
-            gate = gates.drawn()[place]
-            if isinstance(output, tuple):
-                return (output[0] * gate.to(output[0].dtype), *output[1:])
-            return output * gate.to(output.dtype)
-
-        return scale
+        return lambda _module, _args, output: scaled(output, gates.drawn()[place].to(tensor_of(output).dtype))
 
     hooks = [
         module.register_forward_hook(hook(places[kind, index]))

@@ -19,6 +19,7 @@ from effir.compress import importance, mask, surgery
 from effir.compress.anatomy import anatomy_of, layers_of, sub_layers
 from effir.compress.cut import Cut
 from effir.compress.importance import tensor_of
+from effir.compress.mask import SubLayer
 from effir.compress.needs import LOOKS
 from effir.compress.scores import KINDS, Importance
 from effir.train.contrastive import Contrastive
@@ -27,8 +28,6 @@ from effir.train.plan import token_count
 Batches = Sequence[tuple[torch.Tensor, torch.Tensor]]
 Progress = Callable[[int, int], None]
 Scores = dict[str, list[np.ndarray]]
-SubLayer = tuple[str, int]
-"""Kind and layer."""
 SUB_LAYERS = ("attention", "mlp")
 
 

@@ -10,25 +10,23 @@ from effir.phases.job import Job
 TRAINING = ("heal_steps", "learning_rate", "warmup_steps", "weight_decay", "lora_rank", "lora_alpha", "lora_dropout", "checkpoint_every")
 
 
-def heal(job: Job, base: Path, device: str) -> Any:
-    """The base, of the same shape as before, after heal_steps of InfoNCE without what depth dropped; rank 0 publishes it as the part base.
+def heal(job: Job, base: Path, cut: Any, device: str) -> Any:
+    """The base, of the same shape as before, after heal_steps of InfoNCE without what `cut` drops; rank 0 publishes it as the part base.
 
     Weights of what is dropped stay as they were. LoRA, as in fine-tuning; batches of slim_batch queries, no teacher.
     """
-    from effir.compress.cut import Cut
     from effir.compress.measures import without
     from effir.export.loading import load_tokenizer
     from effir.phases.compute import StoredCheckpoints, backbone, ready
     from effir.retrieve.encode import Encoder
     from effir.retrieve.settings import Settings
     from effir.train import adapters, examples
+    from effir.train.fading import going
     from effir.train.loop import Schedule, fit
 
     spec, ranks = job.spec, job.ranks
-    cut = Cut.load(job.folder("depth"))
     model = backbone(spec, base).to(device)
-    gone = [*(("attention", index) for index in cut.drop_attention), *(("mlp", index) for index in cut.drop_mlp)]
-    with without(model, gone):
+    with without(model, [(kind, index) for kind, indices in going(cut).items() for index in indices]):
         adapted, parameters = adapters.attach(model, spec.lora_rank, spec.lora_alpha, spec.lora_dropout)
         encoder = Encoder(adapted.base_model.model, load_tokenizer(base), Settings.for_training(spec), device)
         step = probing.contrastive(job, encoder, examples.load(job.folder("training")), spec.heal_steps, spec.seed, ranks)

@@ -44,8 +44,9 @@ def run(job: Job) -> dict[str, Any]:
     spec = job.spec
     device = ready(spec, ranks=job.ranks)
     base = job.folder("base")
-    whole = healing.heal(job, base, device) if spec.heal_steps else backbone(spec, base)
-    model = surgery.drop(whole, Cut.load(job.folder("depth"))).requires_grad_(False)
+    cut = Cut.load(job.folder("depth"))
+    whole = healing.heal(job, base, cut, device) if spec.heal_steps else backbone(spec, base)
+    model = surgery.drop(whole, cut).requires_grad_(False)
     encoder = Encoder(model, load_tokenizer(base), Settings.for_training(spec), device)
     with probing.counted(job, encoder.model):
         scores, figures = _slimming(job, encoder) if spec.neuron_score == "slimming" else _score(job, encoder)

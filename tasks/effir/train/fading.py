@@ -9,7 +9,7 @@ from typing import Any
 from effir.compress import surgery
 from effir.compress.anatomy import anatomy_of, sub_layers
 from effir.compress.cut import Cut
-from effir.compress.importance import tensor_of
+from effir.compress.importance import scaled
 
 
 class Fading:
@@ -59,8 +59,7 @@ class Fading:
         self.dropped = True
 
     def _scale(self, _module: Any, _args: Any, output: Any) -> Any:
-        scaled = tensor_of(output) * self.gate
-        return (scaled, *output[1:]) if isinstance(output, tuple) else scaled
+        return scaled(output, self.gate)
 
 
 def going(cut: Cut) -> dict[str, list[int]]:
