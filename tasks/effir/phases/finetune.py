@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from effir.phases import stopping
 from effir.phases.job import Job
 from effir.phases.memory import hold
 from effir.reading import read_json
@@ -72,11 +71,11 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _train(job: Job, encoder: Any, parameters: Any, steps: int, around: Around) -> dict[str, float]:
-    from effir.phases.compute import StoredCheckpoints, ready
+    from effir.phases.training import train
     from effir.train import examples
     from effir.train import plan as plans
     from effir.train.contrastive import Contrastive
-    from effir.train.loop import Schedule, fit
+    from effir.train.loop import Schedule
     from effir.train.losses import Weights
 
     spec, ranks = job.spec, job.ranks
@@ -104,26 +103,12 @@ def _train(job: Job, encoder: Any, parameters: Any, steps: int, around: Around) 
         weight_decay=spec.weight_decay,
         checkpoint_every=spec.checkpoint_every,
     )
-    checkpoints = StoredCheckpoints(job)
-    ready(spec, ranks=ranks)
-    encoder.model.train()
-    with stopping.at_next_step() as asked:
-        history = fit(parameters, around(step.step_loss), schedule, checkpoints, _teller(job, steps), asked, ranks, spec.seed)
+    history = train(job, encoder.model, parameters, around(step.step_loss), schedule, spec.seed)
     job.forward_passes += encoder.forward_passes
-    job.after_publishing(checkpoints.clear)
     tokens = ranks.total(plans.token_count(texts, shared))
     (job.out / "training.json").write_text(json.dumps({"history": history, "tokens": tokens}))
     last = history[-10:]
     return {"loss": sum(one["loss"] for one in last) / len(last), "accuracy": sum(one["accuracy"] for one in last) / len(last)}
-
-
-def _teller(job: Job, steps: int) -> Callable[[int, dict[str, float]], None]:
-    def tell(number: int, parts: dict[str, float]) -> None:
-        job.progress(number + 1, steps, f"loss {parts['loss']:.3f}, in-batch accuracy {parts['accuracy']:.2f}")
-        for name, value in parts.items():
-            job.metric(name, value, number)
-
-    return tell
 
 
 def _teacher(job: Job) -> dict[str, dict[str, float]] | None:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from effir.phases import probing, stopping
+from effir.phases import probing
 from effir.phases.job import Job
 
 TRAINING = ("heal_steps", "learning_rate", "warmup_steps", "weight_decay", "lora_rank", "lora_alpha", "lora_dropout", "checkpoint_every")
@@ -17,12 +17,13 @@ def heal(job: Job, base: Path, cut: Any, device: str) -> Any:
     """
     from effir.compress.measures import without
     from effir.export.loading import load_tokenizer
-    from effir.phases.compute import StoredCheckpoints, backbone, ready
+    from effir.phases.compute import backbone
+    from effir.phases.training import train
     from effir.retrieve.encode import Encoder
     from effir.retrieve.settings import Settings
     from effir.train import adapters, examples
     from effir.train.fading import going
-    from effir.train.loop import Schedule, fit
+    from effir.train.loop import Schedule
 
     spec, ranks = job.spec, job.ranks
     model = backbone(spec, base).to(device)
@@ -31,22 +32,12 @@ def heal(job: Job, base: Path, cut: Any, device: str) -> Any:
         encoder = Encoder(adapted.base_model.model, load_tokenizer(base), Settings.for_training(spec), device)
         step = probing.contrastive(job, encoder, examples.load(job.folder("training")), spec.heal_steps, spec.seed, ranks)
 
-        def tell(number: int, parts: dict[str, float]) -> None:
-            job.progress(number + 1, spec.heal_steps, f"healing, loss {parts['loss']:.3f}")
-            for name, value in parts.items():
-                job.metric(f"heal/{name}", value, number)
-
         schedule = Schedule(
             spec.heal_steps, spec.learning_rate, min(spec.warmup_steps, spec.heal_steps // 2),
             weight_decay=spec.weight_decay, checkpoint_every=spec.checkpoint_every,
         )  # fmt: skip
-        checkpoints = StoredCheckpoints(job, "heal")
-        ready(spec, ranks=ranks)
-        encoder.model.train()
-        with stopping.at_next_step() as asked:
-            fit(parameters, step.step_loss, schedule, checkpoints, tell, asked, ranks, spec.seed)
+        train(job, encoder.model, parameters, step.step_loss, schedule, spec.seed, "heal")
         job.forward_passes += encoder.forward_passes
-        job.after_publishing(checkpoints.clear)
         model = adapters.merge(adapted)
     if ranks.rank == 0:
         job.publish_part("base", "base", _write(model, base, job.scratch / "healed"))

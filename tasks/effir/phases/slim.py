@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from effir.compress.needs import NEURONS
-from effir.phases import healing, probing, stopping
+from effir.phases import healing, probing
 from effir.phases.job import Job
 from effir.spec import RunSpec
 
@@ -95,11 +95,10 @@ def _slimming(job: Job, encoder: Any) -> tuple[dict[int, Any], dict[str, Any]]:
 
 def _learn(job: Job, encoder: Any, training: Any, seed: int) -> dict[int, Any]:
     from effir.compress import slimming
-    from effir.phases.compute import StoredCheckpoints, ready
-    from effir.train.loop import Schedule, fit
+    from effir.phases.training import train
+    from effir.train.loop import Schedule
 
     spec, ranks = job.spec, job.ranks
-    ready(spec, seed, ranks)
     scales = slimming.new_scales(encoder.model)
     if spec.slim_steps and scales:
         step = probing.contrastive(job, encoder, training, spec.slim_steps, seed, ranks)
@@ -112,16 +111,8 @@ def _learn(job: Job, encoder: Any, training: Any, seed: int) -> dict[int, Any]:
             cost = sparsity.item()
             return parts | {"penalty": cost, "loss": parts["loss"] + cost}
 
-        def tell(number: int, parts: dict[str, float]) -> None:
-            job.progress(number + 1, spec.slim_steps, f"seed {seed}, loss {parts['loss']:.3f}")
-            for name, value in parts.items():
-                job.metric(f"seed{seed}/{name}", value, number)
-
         schedule = Schedule(spec.slim_steps, spec.slim_learning_rate, decay=False, clip=None, checkpoint_every=spec.checkpoint_every)
-        checkpoints = StoredCheckpoints(job, f"seed{seed}")
-        encoder.model.train()
         named = {str(layer): z for layer, z in scales.items()}
-        with slimming.scaled(encoder.model, scales), stopping.at_next_step() as asked:
-            fit(named, step_loss, schedule, checkpoints, tell, asked, ranks, seed)
-        job.after_publishing(checkpoints.clear)
+        with slimming.scaled(encoder.model, scales):
+            train(job, encoder.model, named, step_loss, schedule, seed, f"seed{seed}")
     return {layer: z.detach().cpu().numpy() for layer, z in scales.items()}
