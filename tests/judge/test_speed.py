@@ -118,8 +118,8 @@ def test_summary_sets_the_ratio_against_the_bound():
 
 
 def test_few_texts_stand_for_all_lengths():
-    tokens = [[0] * length for length in np.random.default_rng(0).permutation(np.arange(1, 101))]
-    chosen = [len(one) for one in spread_over_lengths(tokens, 10)]
+    lengths = [int(length) for length in np.random.default_rng(0).permutation(np.arange(1, 101))]
+    chosen = [lengths[place] for place in spread_over_lengths(lengths, 10)]
     assert np.mean(chosen) == pytest.approx(50.5, abs=1)
     assert (min(chosen), max(chosen)) == (6, 96)
-    assert len(spread_over_lengths(tokens, 1000)) == 100
+    assert len(spread_over_lengths(lengths, 1000)) == 100

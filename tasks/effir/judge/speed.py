@@ -72,13 +72,13 @@ def summary(rounds: Sequence[tuple[float, float]], bound: float, seed: int = 0) 
     }
 
 
-def spread_over_lengths(tokens: Sequence[Sequence[int]], count: int) -> list[Sequence[int]]:
-    """`count` of the texts, evenly over their lengths, so that few stand for all.
+def spread_over_lengths(lengths: Sequence[int], count: int) -> list[int]:
+    """Places of `count` of the texts, evenly over their lengths, so that few stand for all.
 
-    >>> spread_over_lengths([[1] * n for n in (5, 1, 4, 2, 3)], 2)
-    [[1, 1], [1, 1, 1, 1]]
+    >>> spread_over_lengths([5, 1, 4, 2, 3], 2)
+    [3, 2]
     """
-    ordered = sorted(tokens, key=len)
+    ordered = sorted(range(len(lengths)), key=lengths.__getitem__)
     if count >= len(ordered):
         return ordered
     return [ordered[int((place + 0.5) * len(ordered) / count)] for place in range(count)]

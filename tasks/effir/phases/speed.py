@@ -43,20 +43,21 @@ def run(job: Job) -> dict[str, Any]:
     return numbers(report)
 
 
-def measure(job: Job, reference: "Encoder", candidate: "Encoder") -> dict[str, Any]:
-    """What speed.json holds. Raises BadInput where the two do not cut texts into the same tokens."""
+def measure(job: Job, reference: "Encoder", candidate: "Encoder", same_tokens: bool = True) -> dict[str, Any]:
+    """What speed.json holds; `tokens` are the reference's. Raises BadInput where the two should have the same tokens and have not."""
     from effir.judge.speed import flops, interleaved, shape_of, summary
 
     report: dict[str, Any] = {}
     for done, kind in enumerate(KINDS):
         chosen = _choose(job, kind)
-        everything = reference.tokenize(chosen, kind)
-        if candidate.tokenize(chosen, kind) != everything:
+        everything, theirs = reference.tokenize(chosen, kind), candidate.tokenize(chosen, kind)
+        if same_tokens and theirs != everything:
             raise BadInput("the candidate's tokenizer or templates are not the reference's: their speeds do not compare")
-        tokens = _one_round(job, reference, everything, kind)
-        rounds = interleaved(_task(job, reference, tokens, kind), _task(job, candidate, tokens, kind), job.spec.speed_seconds / 2)
+        places = _one_round(job, reference, everything, kind)
+        tokens, other = ([texts[place] for place in places] for texts in (everything, theirs))
+        rounds = interleaved(_task(job, reference, tokens, kind), _task(job, candidate, other, kind), job.spec.speed_seconds / 2)
         lengths = [len(ids) for ids in tokens]
-        bound = flops(shape_of(reference.model), lengths) / flops(shape_of(candidate.model), lengths)
+        bound = flops(shape_of(reference.model), lengths) / flops(shape_of(candidate.model), [len(ids) for ids in other])
         report[kind] = summary(rounds, bound, job.spec.seed) | {"texts": len(tokens), "tokens": sum(lengths), "rounds": len(rounds)}
         job.progress(done + 1, len(KINDS), f"{kind} {report[kind]['ratio']:.2f} times as fast, {report[kind]['of_bound']:.0%} of the bound")
     job.forward_passes += reference.forward_passes + candidate.forward_passes
@@ -109,11 +110,12 @@ def _take(parts: list[Part], count: int, seed: int) -> list[str]:
     return [found[place] for place in places]
 
 
-def _one_round(job: Job, encoder: "Encoder", tokens: Tokens, kind: str) -> Tokens:
-    """As many of the texts as the reference encodes in the time of one turn, evenly over their lengths."""
+def _one_round(job: Job, encoder: "Encoder", tokens: Tokens, kind: str) -> list[int]:
+    """Places of as many of the texts as the reference encodes in the time of one turn, evenly over their lengths."""
     from effir.judge.speed import spread_over_lengths
 
-    probe = spread_over_lengths(tokens, min(len(tokens), 16))
+    lengths = [len(ids) for ids in tokens]
+    probe = [tokens[place] for place in spread_over_lengths(lengths, min(len(tokens), 16))]
     task = _task(job, encoder, probe, kind)
     task()
     began = time.perf_counter()
@@ -123,7 +125,7 @@ def _one_round(job: Job, encoder: "Encoder", tokens: Tokens, kind: str) -> Token
     count = max(8, int(turn / each))
     if kind == "query" and count > QUERY_BATCH:
         count -= count % QUERY_BATCH
-    return spread_over_lengths(tokens, min(len(tokens), count))
+    return spread_over_lengths(lengths, min(len(tokens), count))
 
 
 def _task(job: Job, encoder: "Encoder", tokens: Tokens, kind: str) -> Callable[[], Any]:
