@@ -135,9 +135,11 @@ def test_folders_in_s3_give_the_same_parts(s3_store: Store, base: Path, data: Pa
 def test_scores_in_the_data_are_kept_and_demanded(s3_store: Store, base: Path, data: Path, tmp_path: Path) -> None:
     row = {"query": "a", "pos": ["x"], "neg": ["y"], "pos_scores": [2.5], "neg_scores": [-1]}
     (data / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    result = call(s3_store, base, data, teacher="data", training_data=str(data / "rows.jsonl"))
+    result = call(s3_store, base, data, teacher="data", training_data=str(data / "rows.jsonl"), hard_negatives=1)
     (example,) = load(part(s3_store, result, "training", tmp_path)).examples
     assert (example.positive_scores, example.negative_scores) == ([2.5], [-1.0])
+    with pytest.raises(BadInput, match="query line-1 has 1 scored negatives and hard_negatives is 2"):
+        call(s3_store, base, data, teacher="data", training_data=str(data / "rows.jsonl"), hard_negatives=2)
     with pytest.raises(BadInput, match="have no scores"):
         call(s3_store, base, data, teacher="data")
 

@@ -134,12 +134,15 @@ def test_mined_negatives_are_hard_and_never_right() -> None:
     assert shared > 0.5 * 5 * len(mined.examples), "most share a word with the query; drawn at random, few would"
 
 
-def test_mining_leaves_given_negatives_alone_and_fills_up_where_bm25_finds_nothing() -> None:
+def test_mining_keeps_given_negatives_and_fills_up_where_bm25_finds_nothing() -> None:
     corpus = training().corpus
-    given = TrainingSet([Example("a", "river", ["d0"], ["d1"]), Example("b", "xylophone", ["d0"])], corpus)
-    first, second = mine(given, 4, seed=0).examples
-    assert first.negatives == ["d1"]
-    assert len({corpus[key].text for key in second.negatives} - {corpus["d0"].text}) == 4
+    many = Example("c", "lake", ["d0"], ["d1", "d2", "d3", "d4"], [1.0], [0.0, 0.0, 0.0, 0.0])
+    given = TrainingSet([Example("a", "river", ["d0"], ["d1"], [1.0], [0.0]), Example("b", "xylophone", ["d0"]), many], corpus)
+    first, second, third = mine(given, 4, seed=0).examples
+    assert first.negatives[0] == "d1" and (first.positive_scores, first.negative_scores) == (None, None)
+    for one in (first, second):
+        assert len({corpus[key].text for key in one.negatives} - {corpus["d0"].text}) == 4
+    assert third == many
     assert mine(given, 0, seed=0) == given
 
 

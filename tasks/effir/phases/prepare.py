@@ -87,6 +87,12 @@ def _training(job: Job, tests: dict[str, list[str]]) -> tuple[Path, int]:
         raise BadInput(
             f"teacher is data, but rows of {spec.training_data} have no scores: give pos_scores and neg_scores or another teacher"
         )
+    scarce = next((one for one in training.examples if len(one.negatives) < spec.hard_negatives), None)
+    if spec.teacher == "data" and scarce:
+        raise BadInput(
+            f"teacher is data, but training query {scarce.query_id} has {len(scarce.negatives)} scored negatives and hard_negatives is "
+            f"{spec.hard_negatives}: lower it, give more of them with scores, or name another teacher"
+        )
     training = mine(training, spec.hard_negatives, spec.seed)
     asked = {example.query.casefold().strip() for example in training.examples}
     for name, queries in tests.items():

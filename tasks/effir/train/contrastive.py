@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from effir.errors import BadInput
 from effir.retrieve.encode import Encoder
 from effir.train.loop import Parts, cached_gradient
 from effir.train.losses import Batch, Weights, total
@@ -110,7 +111,12 @@ class Contrastive:
     def _teacher(self, groups: Sequence[Group], size: int, device: str) -> torch.Tensor | None:
         if self.teacher is None or size < 2:
             return None
-        rows = [[self.teacher[group.query_id][document] for document in group.documents] for group in groups]
+        rows = [[self.teacher[group.query_id].get(document) for document in group.documents] for group in groups]
+        if any(score is None for row in rows for score in row):
+            raise BadInput(
+                f"the teacher has not scored every document that is shown beside a query: the training corpus has too few different "
+                f"ones for {size - 1} hard negatives, lower hard_negatives"
+            )
         return torch.tensor(rows, dtype=torch.float32, device=device)
 
     def _targets(self, groups: Sequence[Group], device: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:

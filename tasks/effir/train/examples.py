@@ -112,29 +112,30 @@ def from_jsonl(path: Path, corpus: dict[str, Document] | None = None) -> Trainin
 
 
 def mine(training: TrainingSet, count: int, seed: int) -> TrainingSet:
-    """Give examples without negatives `count` BM25 hard negatives, drawn from the query's 50 best (or 4 × count) hits.
+    """Give examples with fewer than `count` hard negatives the rest of BM25's, drawn from the query's 50 best (or 4 × count) hits.
 
     Never a relevant document, nor one equal in text to a positive, nor two of equal text. Where BM25 finds too few, other
-    documents of the corpus fill up. The draw for a query depends on seed and query id alone.
+    documents of the corpus fill up. The draw for a query depends on seed and query id alone. What is added has no score: an example
+    that had scores has none any more.
     """
     from effir.retrieve import bm25
 
-    bare = {example.query_id: example.query for example in training.examples if not example.negatives}
-    if count == 0 or not bare:
+    bare = {example.query_id: example.query for example in training.examples if len(example.negatives) < count}
+    if not bare:
         return training
     ids, depth = list(training.corpus), max(MINING_DEPTH, 4 * count) + 1
     most = max(len(example.positives) for example in training.examples)
     found = bm25.search(training.corpus, bare, depth + most, exclude_self=False)
     examples = []
     for example in training.examples:
-        if not example.negatives:
+        if example.query_id in bare:
             dice = random.Random(f"{seed}:{example.query_id}")
             hits = list(found[example.query_id])[: depth + len(example.positives)]
-            negatives = _different(training, example, hits, dice, count)
+            negatives = _different(training, example, hits, dice, count, example.negatives)
             if len(negatives) < count:
                 others = dice.sample(ids, min(len(ids), 8 * count + len(example.positives)))
                 negatives = _different(training, example, others, dice, count, negatives)
-            example = replace(example, negatives=negatives)
+            example = replace(example, negatives=negatives, positive_scores=None, negative_scores=None)
         examples.append(example)
     return replace(training, examples=examples)
 
