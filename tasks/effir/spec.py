@@ -274,8 +274,10 @@ class RunSpec(BaseModel):
             )
         if self.fade_steps > self.steps:
             raise ValueError(f"fade_steps ({self.fade_steps}) is more than steps ({self.steps}): what fades must be gone in the end")
-        if self.keep_ratio < 1 and self.slim_steps == 0 and self.neuron_score == "slimming":
-            raise ValueError("keep_ratio below 1 needs slim_steps above 0, since z is what ranks the neurons, or another neuron_score")
+        if (self.keep_ratio < 1 or self.has_target()) and self.slim_steps == 0 and self.neuron_score == "slimming":
+            raise ValueError(
+                "keep_ratio below 1, or a target, needs slim_steps above 0, since z is what ranks the neurons, or another neuron_score"
+            )
         if self.heal_steps and (self.keep_ratio == 1 or self.variant == "full"):
             raise ValueError(
                 "heal_steps trains between dropping sub-layers and narrowing MLPs: give a variant that drops some and a keep_ratio below 1"
