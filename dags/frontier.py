@@ -37,74 +37,95 @@ QUESTION = {
 }  # fmt: skip
 
 
+def made(results: Any) -> dict[int, dict[str, Any]]:
+    """Those of a list's executions that succeeded, by their place in it: what one of them was for is all that its failure sinks."""
+    return {one["caption"]["place"]: one for one in results or () if one}
+
+
 @task
 def base_calls(begun: Any) -> list[dict[str, Any]]:
     """Every model that a variant starts from, the frontier's own first. The data that each prepares are the same again."""
-    return [{"spec": one["spec"], "caption": {"arm": one["spec"]["base_model"]}} for one in begun["output"]["bases"]]
+    return [
+        {"spec": one["spec"], "caption": {"arm": one["spec"]["base_model"], "place": place}}
+        for place, one in enumerate(begun["output"]["bases"])
+    ]
 
 
 @task
 def teacher_calls(begun: Any, prepared: Any) -> list[dict[str, Any]]:
     """Every teacher that a variant asks for."""
-    return [{"inputs": {"training": prepared["parts"]["training"]}, "spec": one["spec"]} for one in begun["output"]["teachers"]]
+    return [
+        {"inputs": {"training": prepared["parts"]["training"]}, "spec": one["spec"], "caption": {"place": place}}
+        for place, one in enumerate(begun["output"]["teachers"])
+    ]
 
 
-@task
+@task(trigger_rule="all_done")
 def reference_calls(begun: Any, prepared: Any, taught: Any) -> list[dict[str, Any]]:
     """A full-size reference for every seed and every way of training."""
-    said = [one["manifest"] for one in taught]
-    inputs = {"base": prepared["parts"]["base"], "training": prepared["parts"]["training"]}
-    return [
-        {"inputs": inputs | {"teacher": said[one["teacher"]]}, "spec": one["spec"], "caption": one["caption"]}
-        for one in begun["output"]["references"]
-    ]
-
-
-@task
-def score_calls(begun: Any, prepared: Any, bases: Any, references: Any) -> list[dict[str, Any]]:
-    """Importance scores, one for each measure that a variant asks for."""
-    shared = {name: prepared["parts"][name] for name in ("calibration", "training")}
+    said = made(taught)
     return [
         {
-            "inputs": shared
-            | {"base": bases[one["base"]]["parts"]["base"] if one["reference"] is None else references[one["reference"]]["manifest"]},
+            "inputs": {name: prepared["parts"][name] for name in ("base", "training")} | {"teacher": said[one["teacher"]]["manifest"]},
             "spec": one["spec"],
+            "caption": one["caption"] | {"place": place},
         }
-        for one in begun["output"]["scores"]
+        for place, one in enumerate(begun["output"]["references"] if begun and prepared else ())
+        if one["teacher"] in said
     ]
 
 
-@task
+@task(trigger_rule="all_done")
+def score_calls(begun: Any, prepared: Any, bases: Any, references: Any) -> list[dict[str, Any]]:
+    """Importance scores, one for each measure that a variant asks for."""
+    calls, started, trained = [], made(bases), made(references)
+    for place, one in enumerate(begun["output"]["scores"] if begun and prepared else ()):
+        shared = {name: prepared["parts"][name] for name in ("calibration", "training")}
+        if one["reference"] is None and one["base"] in started:
+            base = started[one["base"]]["parts"]["base"]
+        elif one["reference"] in trained:
+            base = trained[one["reference"]]["manifest"]
+        else:
+            continue
+        calls.append({"inputs": shared | {"base": base}, "spec": one["spec"], "caption": {"place": place}})
+    return calls
+
+
+@task(trigger_rule="all_done")
 def landmark_calls(begun: Any, prepared: Any, references: Any) -> list[dict[str, Any]]:
     """What the variants are seen beside: the references, the untrained base, BM25 and MiniLM."""
+    if not (begun and prepared):
+        return []
     collections = {"collections": [prepared["parts"][name] for name in prepared["output"]["collections"]]}
     models = {"base": {"model": prepared["parts"]["base"]}, "bm25": {}, "minilm": {}}
     calls = [{"inputs": collections | inputs, "arguments": {"model": name}, "caption": {"arm": name}} for name, inputs in models.items()]
+    named = begun["output"]["references"]
     return calls + [
         {
             "inputs": collections | {"model": trained["manifest"]},
             "arguments": {"model": "reference"},
-            "caption": {"arm": one["name"]} | one["caption"],
+            "caption": {"arm": named[place]["name"]} | named[place]["caption"],
         }
-        for one, trained in zip(begun["output"]["references"], references, strict=True)
+        for place, trained in made(references).items()
     ]
 
 
-@task
+@task(trigger_rule="all_done")
 def arm_calls(begun: Any, bases: Any, taught: Any, references: Any, scores: Any) -> list[dict[str, Any]]:
-    """What each variant starts from."""
-    said, trained, scored = ([one["manifest"] for one in given] for given in (taught, references, scores))
+    """What each variant starts from. One that needs something that failed is left out."""
+    started, said, trained, scored = map(made, (bases, taught, references, scores))
     return [
         {
             "spec": one["spec"],
             "caption": one["caption"],
-            "base": bases[one["base"]]["parts"]["base"] if one["cut"] == "base" else trained[one["reference"]],
-            "teacher": said[one["teacher"]],
+            "base": started[one["base"]]["parts"]["base"] if one["cut"] == "base" else trained[one["reference"]]["manifest"],
+            "teacher": said[one["teacher"]]["manifest"],
             "weights": one["weights"],
-            "reference": trained[one["reference"]],
-            "scores": scored[one["scores"]],
+            "reference": trained[one["reference"]]["manifest"],
+            "scores": scored[one["scores"]]["manifest"],
         }
-        for one in begun["output"]["arms"]
+        for one in (begun["output"]["arms"] if begun else ())
+        if one["base"] in started and one["teacher"] in said and one["reference"] in trained and one["scores"] in scored
     ]
 
 
@@ -145,7 +166,7 @@ def frontier() -> DAG:
             return computing("assess", inputs=beside, arguments={"model": "candidate", "weights": weights}, **common)
 
         measured = arm.expand_kwargs(arm_calls(begun, bases, taught, references, scores))
-        seen = {"landmarks": landmarks, "arms": measured}
+        seen = {"scores": scores, "landmarks": landmarks, "arms": measured}
         phase("frontier", inputs=seen, arguments={"begun": begun}, summarise=True, trigger_rule="all_done")
 
     return flow()

@@ -180,6 +180,8 @@ class Phase(BaseOperator):
             form = {name: value for name, value in given.items() if value is not None and name not in self.arguments}
             return {"run": run, "profile": form.pop("profile"), "overrides": form, "arguments": self.arguments}
         begun = context["ti"].xcom_pull(task_ids=BEGIN)
+        if not begun and not self.spec:
+            raise AirflowFailException(f"{self.phase} has nothing to go by, since {BEGIN} failed; its log says why")
         run["mlflow_run_id"] = begun["output"]["mlflow_run_id"] if begun else None
         inputs = {name: found for name, value in self.inputs.items() if (found := pick(name, value, self.only))}
         arguments = dict(self.arguments)

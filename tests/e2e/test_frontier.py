@@ -13,6 +13,7 @@ from effir.services.store import Store
 
 TEMPLATE = "{{ 7*7 }} {text}"
 SPARSE = "sparse=1A:cut=reference:steps=0:teacher=minilm:teacher_temperature=0.05:weights=wanda_2_4"
+LOST = "lost=full:base_model=/there/is/none"
 CHOSEN = "chosen=full:neuron_score=magnitude:target_parameters={}"
 
 
@@ -43,16 +44,16 @@ def frontier(home: Path, overrides: dict[str, Any], variants: str) -> tuple[int,
 
 @pytest.fixture(scope="module")
 def first(stack_home: Path, tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], str]:
-    """A frontier with three arms, one of which cannot be (no cut leaves so few parameters), and one of which is another model."""
+    """A frontier whose third arm is another model, and two of whose arms cannot be: no cut leaves so few parameters, no base is there."""
     sibling = f"small=full:base_model={tmp_path_factory.getbasetemp() / 'sibling'}"
-    return frontier(stack_home, tiny, f"{SPARSE},{CHOSEN.format(1)},{sibling}")
+    return frontier(stack_home, tiny, f"{SPARSE},{CHOSEN.format(1)},{sibling},{LOST}")
 
 
 @pytest.mark.timeout(1800)
 def test_an_arm_that_fails_does_not_sink_the_others(first: tuple[int, dict[str, Any], str], stack: Any) -> None:
     code, found, said = first
     assert code == 1
-    assert found["failed"] == [{"arm": "chosen", "seed": 0}]
+    assert found["failed"] == [{"arm": "chosen", "seed": 0}, {"arm": "lost", "seed": 0}]
     assert stack.airflow.run("effir_frontier", found["dag_run_id"])["state"] == "success"
     rows = {row["arm"]: row for row in found["rows"]}
     assert list(rows) == ["base", "bm25", "minilm", "reference", "reference of chosen", "sparse", "small"]

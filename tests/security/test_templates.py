@@ -30,7 +30,8 @@ class Task(types.SimpleNamespace):
     '''Stands in for a worker's task instance: whatever is pulled is hostile through and through.'''
 
     def xcom_pull(self, task_ids=None, **_):
-        call = {name: dict(TEXTS) for name in ("inputs", "arguments", "caption")} | {"spec": {"query_template": HOSTILE, "deep": [TEXTS]}}
+        call = {name: TEXTS | {"place": 0} for name in ("inputs", "arguments", "caption")}
+        call |= {"spec": {"query_template": HOSTILE, "deep": [TEXTS]}}
         if task_ids in self.calls:
             names = self.calls[task_ids]
             return [{name: call.get(name, HOSTILE) for name in names}]
@@ -40,8 +41,8 @@ class Task(types.SimpleNamespace):
         return None
 
 NAMES = {
-    "encode_calls": ("inputs", "arguments"), "teacher_calls": ("inputs", "spec"), "base_calls": ("spec", "caption"),
-    "reference_calls": ("inputs", "spec", "caption"), "score_calls": ("inputs", "spec"),
+    "encode_calls": ("inputs", "arguments"), "teacher_calls": ("inputs", "spec", "caption"), "base_calls": ("spec", "caption"),
+    "reference_calls": ("inputs", "spec", "caption"), "score_calls": ("inputs", "spec", "caption"),
     "landmark_calls": ("inputs", "arguments", "caption"),
     "arm_calls": ("spec", "caption", "base", "teacher", "weights", "reference", "scores"),
 }

@@ -14,19 +14,21 @@ from effir.spec import RunSpec
 
 FRESH = True
 FIELDS = tuple(RunSpec.model_fields)
+UNCUT = {"variant": "full", "heal_steps": 0}
 
 
 def run(job: Job) -> dict[str, Any]:
     """Output: spec, study ({name, question, published} or None), mlflow_run_id, and what `shared` finds.
 
-    spec is what the data are prepared by: with as many hard negatives as any arm wants.
+    spec is what the data are prepared by: with as many hard negatives as any arm wants, and without the profile's own cut, which no
+    arm need have.
     """
     found = arms(job.spec, job.arguments["variants"], job.arguments["seeds"])
     contrast_list(job.arguments.get("contrasts", ""), {one.name for one in found})
     name = job.arguments.get("study", "")
     study = studies.find(name).to_json(name) if name else None
     parts = shared(job.spec, found)
-    prepared = job.spec.model_dump() | {"hard_negatives": max(one.spec.hard_negatives for one in found)}
+    prepared = job.spec.model_dump() | UNCUT | {"hard_negatives": max(one.spec.hard_negatives for one in found)}
     bases = [{"spec": prepared | one} for one in parts.pop("bases")]
     (job.out / "arms.json").write_text(json.dumps(parts["arms"], indent=1))
     run_id = registry.begin_run(job.run, job.spec)
@@ -54,7 +56,7 @@ def shared(spec: RunSpec, found: Sequence[Arm]) -> dict[str, list[dict[str, Any]
     A reference is called `reference`, and where there are several ways of training the others `reference of` the first arm that has one.
     """
     own = {name: getattr(spec, name) for name in BASE}
-    bases = {digest_of(own): own | {"variant": spec.variant}}
+    bases = {digest_of(own): own}
     teachers: dict[str, dict[str, Any]] = {}
     references: dict[str, dict[str, Any]] = {}
     ways: dict[str, str] = {}
@@ -63,7 +65,7 @@ def shared(spec: RunSpec, found: Sequence[Arm]) -> dict[str, list[dict[str, Any]
     for one in found:
         plain = one.spec.model_dump()
         theirs = {name: plain[name] for name in BASE}
-        base = _place(bases, digest_of(theirs), theirs | {"variant": one.spec.variant})
+        base = _place(bases, digest_of(theirs), theirs)
         taught = _place(teachers, _key(one.spec, teacher, {}, "seed"), {"spec": plain | own})
         way = f"{_key(one.spec, finetune, {'model': 'reference'}, 'seed')} {taught}"
         trained = {
