@@ -120,6 +120,8 @@ def test_a_plan_is_of_the_recipe_and_what_is_set() -> None:
     chosen = json.loads(effir("plan", "--base", "smollm2-135m", "--speedup", "1.5", "--set", "max_document_tokens=99", "--json").stdout)
     assert 1.5 <= chosen["predicted_speedup"] == chosen["flop_bound_document"]
     assert (chosen["width_multiple"], chosen["document_tokens"]) == (64, 99)
+    asked = ("--set", "target_speedup=1.5", "--set", "max_document_tokens=99")
+    assert json.loads(effir("plan", "--base", "smollm2-135m", *asked, "--json").stdout) == chosen, "a recipe may have a target, too"
 
 
 def test_an_unreachable_airflow_is_one_sentence(tmp_path: Path) -> None:

@@ -9,11 +9,18 @@ from effir.studies import STUDIES, find
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_parses_and_compares_its_own_arms(name: str) -> None:
     study = find(name)
-    found = arms(resolve("demo"), ",".join(study.arms), "0,1")
-    assert len(found) == 2 * len(study.arms)
-    text = ", ".join(f"{before} vs {after}" for before, after in study.contrasts)
-    assert contrast_list(text, {one.name for one in found}) == list(study.contrasts)
+    for base in ("smollm2-135m", "mistral-7b-v0.1"):
+        asked = study.form(base, "0,1")
+        found = arms(resolve("demo"), asked["variants"], asked["seeds"])
+        assert len(found) == 2 * len(study.arms)
+        assert contrast_list(asked["contrasts"], {one.name for one in found}) == list(study.contrasts)
     assert study.question.endswith("?") and study.published.endswith(".")
+
+
+@pytest.mark.parametrize(("base", "fewest"), [("smollm2-135m", 99_100_000), ("mistral-7b-v0.1", 4_926_000_000)])
+def test_as_many_parameters_as_a_variant_leaves(base: str, fewest: int) -> None:
+    chosen = arms(resolve("demo"), find("equal-size").form(base, "0")["variants"], "0")[0]
+    assert chosen.name == "chosen" and chosen.spec.target_parameters == pytest.approx(fewest, rel=1e-3)
 
 
 def test_an_unknown_study() -> None:

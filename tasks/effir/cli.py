@@ -147,6 +147,7 @@ def study(
 ) -> None:
     """One of the paper's experiments, as a frontier whose variants answer its question."""
     from effir import studies
+    from effir.spec import resolve
 
     if not name:
         for known, one in studies.STUDIES.items():
@@ -161,7 +162,8 @@ def study(
         for line in studying.sizes(found, profile, given, seeds):
             print(line)
         return
-    sys.exit(_frontier(profile, given, found.form(seeds) | {"study": name}, as_json, told))
+    question = found.form(resolve(profile, given).base_model, seeds) | {"study": name}
+    sys.exit(_frontier(profile, given, question, as_json, told))
 
 
 def _frontier(profile: str, given: dict[str, Any], question: dict[str, str], as_json: bool, opening: str = "") -> int:
@@ -183,7 +185,7 @@ def _frontier(profile: str, given: dict[str, Any], question: dict[str, str], as_
     if as_json:
         print(json.dumps(outcome["rows"], indent=1))
     else:
-        tables.frontier(outcome["rows"], outcome["contrasts"])
+        tables.frontier(outcome)
     _say(f"the picture: {home / 'last-frontier.html'}; the run: {outcome['page']}")
     for one in outcome["failed"]:
         seed = "" if one["seed"] is None else f" with seed {one['seed']}"
@@ -266,24 +268,26 @@ def plan(
     """
     from effir import planning
     from effir.compress.budget import Target
-    from effir.spec import resolve
+    from effir.spec import TARGETS, resolve
 
     given = _assigned(assignments or []) | ({"variant": variant} if variant else {}) | ({"width_multiple": multiple} if multiple else {})
     if base and profile:
         raise BadInput("--profile and --base exclude each other: a recipe names its own base model (--set base_model=… changes it)")
     asked = planning.spec_of(base, given) if base else resolve(profile or "demo", given)
+    flags = speedup is not None or parameters is not None
     if hardware is not None or measured is not None:
-        if speedup is not None or parameters is not None:
+        if flags:
             raise BadInput("a forecast takes its cut from the recipe: give --set target_speedup=… or --set target_parameters=… instead")
         _forecast(asked, hardware, measured, as_json)
         return
-    if speedup is None and parameters is None:
-        found = planning.plan(asked)
-    elif clash := sorted(set(given) & {"variant", "keep_ratio", "width_rule"}):
+    if flags and (clash := sorted(set(given) & {"variant", "keep_ratio", "width_rule", *TARGETS})):
         raise BadInput(f"--speedup and --parameters choose the cut themselves: leave out {', '.join(clash)}")
-    else:
+    if flags or asked.has_target():
         rounded = multiple or (planning.MULTIPLE if base and "width_multiple" not in given else asked.width_multiple)
-        found = planning.within(asked, Target(speedup, parameters), rounded)
+        target = Target(speedup, parameters) if flags else Target(asked.target_speedup, asked.target_parameters)
+        found = planning.within(asked, target, rounded)
+    else:
+        found = planning.plan(asked)
     if as_json:
         print(json.dumps(found, indent=1))
     else:

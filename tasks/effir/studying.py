@@ -21,10 +21,10 @@ def sizes(study: Study, profile: str, given: dict[str, Any], seeds: str) -> Iter
 
     Raises BadInput where the profile's data are not there, or a target is out of its base model's reach.
     """
-    asked = {name: text for name, text in study.form(seeds).items() if name != "contrasts"}
     for recipe, overrides, machine in ((profile, given, "cpu2"), (profile, given, "h100x1"), (PAPER, {}, "h100x8")):
         spec = resolve(recipe, overrides)
-        found = arms(spec, **asked)
+        asked = study.form(spec.base_model, seeds)
+        found = arms(spec, asked["variants"], asked["seeds"])
         try:
             seconds = frontier.wall(shared(spec, found), volume(spec, local), find(machine))
         except BadInput as error:

@@ -23,8 +23,9 @@ def show(summary: dict[str, Any], overview: dict[str, Any], links: dict[str, str
         console.print(f"{label:<14}{address}", highlight=False, markup=False, soft_wrap=True)
 
 
-def frontier(rows: list[dict[str, Any]], contrasts: list[dict[str, Any]], console: Console | None = None) -> None:
-    """Print the rows of a frontier: scores times 100, differences from the reference, measured speed-ups."""
+def frontier(outcome: dict[str, Any], console: Console | None = None) -> None:
+    """Print what a frontier found: scores times 100, differences from the reference, measured speed-ups, contrasts, orders."""
+    rows = outcome["rows"]
     table = Table(title="Quality (nDCG@10 times 100) against speed; * no other arm is better and faster", title_justify="left", box=None)
     for column in ("arm", *rows[0]["quality"], "mean", "difference", "95% interval", "query", "document", "95% interval", "M params"):
         table.add_column(column, justify="left" if column == "arm" else "right")
@@ -42,10 +43,14 @@ def frontier(rows: list[dict[str, Any]], contrasts: list[dict[str, Any]], consol
         )
     console = console or Console()
     console.print(table)
-    for one in contrasts:
+    for one in outcome["contrasts"]:
         low, high = (100 * end for end in one["interval"] or (0, 0))
         told = one["problem"] or f"{100 * one['difference']:+.1f} ({low:+.1f} to {high:+.1f}), p = {one['p']:.2g}"
         console.print(f"{one['after']} against {one['before']}: {told}", highlight=False, markup=False)
+    for one in outcome["orders"]:
+        alike = ", ".join(f"{name} {one[kind]:.2f}" for kind, name in (("attention", "attention"), ("mlp", "MLP")) if one[kind] is not None)
+        told = f"{alike}; of 8 MLPs {one['same']} are the same"
+        console.print(f"order by {one['second']} beside {one['first']}: {told}", highlight=False, markup=False)
 
 
 def comparison(found: dict[str, Any], console: Console | None = None) -> None:

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from effir.judge.agreement import Agreement
 from effir.judge.frontier import Entry, contrasts, rows
 from effir.judge.frontier_page import render, standalone
 from effir.judge.quality import Limits, Scores
@@ -120,6 +121,7 @@ def test_the_page_shows_every_arm_and_what_failed() -> None:
         resolve("demo"),
         "2026-01-01 00:00 UTC",
         {"name": "toys", "question": "Does <it> help?", "published": "Yes."},
+        [Agreement("cosine <a>", "random", 0.5, None, 3)],
     )
     assert "<h2>Study: toys</h2>" in page and "Does &lt;it&gt; help?" in page and "Published: Yes." in page
     assert page.count("<title>8A: ") == 1 + len(TRUTH)

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from effir.judge.agreement import Agreement
 from effir.judge.frontier import Contrast, Row
 from effir.judge.report import environment
 from effir.judge.tradeoff import Point, against_reference, tradeoff
@@ -20,6 +21,7 @@ def render(
     spec: RunSpec,
     created: str,
     study: Mapping[str, str] | None = None,
+    orders: Sequence[Agreement] = (),
 ) -> str:
     """The page as HTML text, its pictures inside: one of the mean and one of each collection, with a switch between them.
 
@@ -28,7 +30,7 @@ def render(
     names = list(table[0].quality)
     pictures = {"mean": Markup(picture(table, None))} | ({name: Markup(picture(table, name)) for name in names} if len(names) > 1 else {})
     page = environment().get_template("frontier.html.jinja")
-    shown = {"rows": table, "lines": lines, "contrasts": pairs, "failed": failed, "names": names, "pictures": pictures}
+    shown = {"rows": table, "lines": lines, "contrasts": pairs, "failed": failed, "names": names, "pictures": pictures, "orders": orders}
     return page.render(**shown, spec=spec, created=created, study=study)
 
 
@@ -36,7 +38,7 @@ def picture(table: Sequence[Row], collection: str | None) -> str:
     """Quality (points) on a collection, or on the mean of all, against document speed-up as SVG; intervals of quality on the mean alone."""
     title = f"nDCG@10 times 100 ({collection or 'mean over the collections'}) against measured document speed-up"
     siblings = any(row.sibling for row in table)
-    points = [replace(_point(row, collection), whole=siblings and (row.sibling or row.is_reference)) for row in table]
+    points = [replace(_point(row, collection), whole=siblings and (row.sibling or row.arm == "reference")) for row in table]
     return tradeoff(points, title, frontier=collection is None)
 
 

@@ -9,10 +9,13 @@ from typing import Any
 
 from effir.arms import LANDMARKS, contrast_list
 from effir.errors import EffirError
+from effir.judge.agreement import Agreement, agreements
 from effir.judge.frontier import KINDS, Entry, Row, contrasts, rows
 from effir.judge.frontier_page import render, standalone
+from effir.phases import importance
 from effir.phases.gate import limits_of, read_scores
 from effir.phases.job import Job
+from effir.reading import read_json
 from effir.services import registry
 from effir.spec import RunSpec
 
@@ -34,19 +37,20 @@ def run(job: Job) -> dict[str, Any]:
     table = rows(entries, limits)
     lines = {one["name"]: one["line"] for one in begun["output"]["arms"] if one["name"] != one["line"]}
     pairs = contrasts(entries, contrast_list(begun["output"]["contrasts"], {name for name, _ in wanted}), limits)
+    orders = _orders(job, begun)
     uri = f"{job.store.artifact('frontier', job.digest)}/frontier.html"
     plain = [asdict(row) for row in table]
     created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     (job.out / "frontier.json").write_text(
         json.dumps(
             {"rows": plain, "lines": lines, "contrasts": [asdict(one) for one in pairs], "failed": failed, "created": created}
-            | {"study": begun["output"]["study"]},
+            | {"orders": [asdict(one) for one in orders], "study": begun["output"]["study"]},
             indent=1,
         )
     )
     (job.out / "frontier.csv").write_text(_csv(table))
     (job.out / "frontier.html").write_text(
-        render(table, lines, pairs, failed, job.spec, created, begun["output"]["study"]), encoding="utf-8"
+        render(table, lines, pairs, failed, job.spec, created, begun["output"]["study"], orders), encoding="utf-8"
     )
     (job.out / "frontier.svg").write_text(standalone(table), encoding="utf-8")
     for one in failed:
@@ -58,7 +62,7 @@ def run(job: Job) -> dict[str, Any]:
     told = _headline(table, failed)
     job.say(told)
     job.output.update(report=uri, headline=told, note=f"**{told}**", rows=plain, lines=lines)
-    job.output.update(contrasts=[asdict(one) for one in pairs], failed=failed)
+    job.output.update(contrasts=[asdict(one) for one in pairs], orders=[asdict(one) for one in orders], failed=failed)
     return {"arms": sum(not row.landmark for row in table), "failed": len(failed), "on_the_frontier": sum(row.best for row in table)}
 
 
@@ -90,6 +94,29 @@ def _entry(job: Job, told: dict[str, Any]) -> Entry | None:
         cosine=sum(cosines) / len(cosines) if cosines else None,
         sibling=caption.get("sibling", False),
     )
+
+
+def _orders(job: Job, begun: dict[str, Any]) -> list[Agreement]:
+    """The scores of the frontier's own model, or of its references, beside the first of them."""
+    from effir.compress.scores import Importance
+
+    asked = begun["output"]["scores"]
+    found: dict[str, Importance] = {}
+    for told in job.arguments.get("phases", []):
+        manifest = job.manifest_at(told["manifest"])
+        one = asked[told["caption"]["place"]] if manifest.phase == "importance" else None
+        if one and one["base"] == 0:
+            found[_score_name(one, asked)] = Importance.from_json(read_json(job.folder_at(told["manifest"]) / "importance.json"))
+    return agreements(found) if found else []
+
+
+def _score_name(one: dict[str, Any], asked: list[dict[str, Any]]) -> str:
+    """A measure and whose sub-layers it scored, with those of its settings that are not alike in the whole frontier."""
+    spec = RunSpec(**one["spec"])
+    mine = [name for name in importance.FIELDS if name != "importance_measure" and name not in importance.unused(spec, {})]
+    told = [f"{name}={one['spec'][name]}" for name in mine if len({str(other["spec"][name]) for other in asked}) > 1]
+    whose = "the base" if one["reference"] is None else "the reference"
+    return ", ".join([f"{spec.importance_measure} of {whose}", *told])
 
 
 def _csv(table: list[Row]) -> str:
