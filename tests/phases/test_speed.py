@@ -64,11 +64,11 @@ def inputs(s3_store: Store, tmp_path: Path) -> dict:
     }
 
 
-def measure(store: Store, inputs: dict, **spec: object) -> tuple[dict, dict]:
-    call = f"{store.root}/runs/r/calls/speed.json"
+def measure(store: Store, inputs: dict, phase: str = "speed", arguments: dict | None = None, **spec: object) -> tuple[dict, dict]:
+    call = f"{store.root}/runs/r/calls/{phase}.json"
     small = {"speed_seconds": 0.4, "speed_documents": 20, "threads": 1, "dtype": "float32", "device": "cpu"}
-    store.put_json(call, {"run": {"id": "r"}, "spec": small | spec, "inputs": inputs})
-    result = execute("speed", call, f"{store.root}/runs/r/results/speed.json")
+    store.put_json(call, {"run": {"id": "r"}, "spec": small | spec, "inputs": inputs, "arguments": arguments or {}})
+    result = execute(phase, call, f"{store.root}/runs/r/results/{phase}.json")
     return result, store.get_json(result["manifest"].replace("manifest.json", "speed.json"))
 
 
@@ -121,6 +121,13 @@ def test_models_that_read_texts_differently_do_not_compare(s3_store: Store, inpu
     other = publish(s3_store, "finetune", export(tmp_path / "other", None, "search for: {text}"))
     with pytest.raises(BadInput, match="templates are not the reference's"):
         measure(s3_store, inputs | {"candidate": other})
+
+
+def test_in_a_frontier_each_is_timed_on_its_own_tokens_of_the_same_texts(s3_store: Store, inputs: dict, tmp_path: Path) -> None:
+    inputs["model"] = publish(s3_store, "finetune", export(tmp_path / "other", None, "word1 word2 word3 word4 word5 word6: {text}"))
+    _, speed = measure(s3_store, inputs, "assess", {"model": "candidate"})
+    assert speed["query"]["bound"] < 0.6, "the same model, and queries of more than twice as many tokens"
+    assert speed["document"]["bound"] == 1
 
 
 def test_it_needs_real_texts(s3_store: Store, inputs: dict) -> None:
