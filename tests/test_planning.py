@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,16 @@ def test_a_recipe_s_lengths_and_multiple_count() -> None:
     left = shapes.cut(full, [], [10032] * 16 + [0] * 16)
     assert found["params_without_head"] == shapes.count(left)[0]
     assert found["flop_bound_document"] == pytest.approx(shapes.flops(full.shape, [512]) / shapes.flops(left.shape, [512]))
+
+
+def test_attention_in_both_directions_looks_at_twice_the_pairs() -> None:
+    one, both = (
+        planning.plan(planning.spec_of("smollm2-135m", {"variant": "15A", "attention": how})) for how in ("causal", "bidirectional")
+    )
+    assert one["params_without_head"] == both["params_without_head"]
+    assert both["flop_bound_document"] > one["flop_bound_document"], "what attention costs is more, and so is what its absence saves"
+    shape = shapes.find("smollm2-135m", "bidirectional").shape
+    assert shapes.flops(shape, [64]) - shapes.flops(replace(shape, causal=True), [64]) == 30 * 4 * 576 * (64 * 64 - 64 * 65 // 2)
 
 
 def test_a_budget_by_the_prior_meets_its_target_and_says_that_it_is_one() -> None:

@@ -34,7 +34,7 @@ def plan(spec: RunSpec) -> dict[str, Any]:
 
     Raises BadInput where the model's sizes are not known, or where the result's size depends on scores that nobody has measured.
     """
-    backbone = shapes.find(spec.base_model)
+    backbone = shapes.find(spec.base_model, spec.attention)
     layers = backbone.shape.layers
     attention, mlp, known = _dropped(spec.variant, backbone)
     full = {index: one.neurons for index, one in enumerate(layers) if one.neurons and index not in mlp}
@@ -58,7 +58,7 @@ def within(spec: RunSpec, target: Target, multiple: int) -> dict[str, Any]:
     """
     if target.speedup is not None and not target.speedup > 1:
         raise BadInput(f"a speed-up of {target.speedup:g} asks for nothing: take one above 1")
-    backbone = shapes.find(spec.base_model)
+    backbone = shapes.find(spec.base_model, spec.attention)
     count = costs.arithmetic(backbone, [spec.max_document_tokens])
     choice = budget.choose(prior(backbone), count, backbone, target, multiple)
     asked = {"base": spec.base_model, "variant": None, "width_multiple": multiple}
@@ -78,7 +78,7 @@ def stages(spec: RunSpec) -> tuple[Backbone, Backbone, Backbone]:
     Where importance decides which parts go, others of the same size stand in; a target is met by PRIOR.
     Raises BadInput as `plan` and `within` do.
     """
-    backbone = shapes.find(spec.base_model)
+    backbone = shapes.find(spec.base_model, spec.attention)
     if spec.has_target():
         target = Target(spec.target_speedup, spec.target_parameters)
         count = costs.arithmetic(backbone, [spec.max_document_tokens])

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from effir.compress.shapes import attends_both_ways
 from effir.errors import BadInput
 from effir.export.modeling_effir import NoAttention, NoMLP
 
@@ -113,8 +114,7 @@ def anatomy_of(model_or_config: Any) -> Anatomy:
     kind = str(config.model_type).removeprefix("effir_")
     if kind not in ANATOMIES:
         raise BadInput(f"a base model of type {kind!r} is not supported; supported are: {', '.join(SUPPORTED)}; {HOW_TO_ADD}")
-    both_ways = getattr(config, "use_bidirectional_attention", None) or getattr(config, "is_causal", None) is False
-    return replace(ANATOMIES[kind], causal=False) if both_ways else ANATOMIES[kind]
+    return replace(ANATOMIES[kind], causal=False) if attends_both_ways(config) else ANATOMIES[kind]
 
 
 def layers_of(model: Any) -> Any:

@@ -113,12 +113,17 @@ HEAD_NORMS = ("qwen3", "gemma3_text")
 ENCODERS = ("modernbert",)
 
 
-def find(base: str) -> Backbone:
+def find(base: str, attention: str = "causal") -> Backbone:
     """The backbone that a name stands for, without reading weights or asking a hub.
 
     base: a folder with config.json (or model/config.json), or a built-in name; Hugging Face's names of those count too.
-    Raises BadInput, listing the built-in ones, if there is no such backbone.
+    attention: `bidirectional` makes a decoder attend both ways. Raises BadInput, listing the built-in ones, if there is none.
     """
+    found = _named(base)
+    return replace(found, shape=replace(found.shape, causal=False)) if attention == "bidirectional" else found
+
+
+def _named(base: str) -> Backbone:
     folder = Path(base).expanduser()
     for place in (folder / "model", folder):
         if (place / "config.json").is_file():
@@ -127,6 +132,11 @@ def find(base: str) -> Backbone:
     if name not in BUILT_IN or base.startswith(("/", ".", "~")):
         raise BadInput(f"no sizes are known of {base!r}: choose one of {', '.join(BUILT_IN)}, or name a folder with a config.json")
     return BUILT_IN[name]
+
+
+def attends_both_ways(config: Any) -> bool:
+    """Whether a decoder's configuration makes every token attend to all of its text, as EmbeddingGemma's does."""
+    return bool(getattr(config, "use_bidirectional_attention", None)) or getattr(config, "is_causal", None) is False
 
 
 def read(path: Path) -> Backbone:
@@ -169,7 +179,7 @@ def _from_config(kind: str, given: Any, per_layer: dict[int, dict[str, Any]]) ->
         width = 0 if "mlp" in skip else own.get("intermediate_size", given.intermediate_size)
         layers.append(Layer(0, 0, width) if "attention" in skip else Layer(query, key_value, width))
     return Backbone(
-        shape=Shape(hidden, tuple(layers), causal=kind not in ENCODERS),
+        shape=Shape(hidden, tuple(layers), causal=kind not in ENCODERS and not attends_both_ways(given)),
         vocabulary=given.vocab_size,
         head_size=size,
         attention_vectors=NORMS[kind] * norm + attention_bias + (2 * size if kind in HEAD_NORMS else 0),

@@ -7,7 +7,7 @@ from effir.phases.job import Job
 from effir.reading import read_arrays, read_json
 from effir.spec import RunSpec
 
-BUDGET = ("target_speedup", "target_parameters", "max_document_tokens", "dtype", "device", "threads")
+BUDGET = ("target_speedup", "target_parameters", "max_document_tokens", "attention", "dtype", "device", "threads")
 FIELDS = ("keep_ratio", "width_multiple", "width_rule", *BUDGET)
 TEXTS = 8
 
@@ -26,7 +26,7 @@ def run(job: Job) -> dict[str, Any]:
     spec = job.spec
     cut = Cut.load(job.folder("depth"))
     scores = {int(layer): one for layer, one in read_arrays(job.folder("slim") / "scores.safetensors").items()}
-    base = shapes.find(str(job.folder("base")))
+    base = shapes.find(str(job.folder("base")), spec.attention)
     figures: dict[str, float] = {}
     if spec.has_target():
         cut, figures = _within(job, base, scores)
