@@ -63,11 +63,6 @@ class Row:
     sibling: bool = False
     best: bool = False
 
-    @property
-    def is_reference(self) -> bool:
-        """Whether arms are compared with it: what is landmark and has a speed."""
-        return self.landmark and bool(self.speedup)
-
 
 def rows(entries: Sequence[Entry], limits: Limits) -> list[Row]:
     """A row for each arm in the order given; `best` marks what no other timed model beats in both quality and document speed."""

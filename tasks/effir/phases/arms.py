@@ -10,11 +10,11 @@ from effir.manifest import digest_of
 from effir.phases import finetune, importance, teacher
 from effir.phases.job import Job
 from effir.services import registry
-from effir.spec import RunSpec
+from effir.spec import WHOLE, RunSpec
 
 FRESH = True
 FIELDS = tuple(RunSpec.model_fields)
-UNCUT = {"variant": "full", "heal_steps": 0}
+UNCUT = WHOLE | {"heal_steps": 0}
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def _orders(job: Job, begun: dict[str, Any]) -> list[Agreement]:
 def _score_name(one: dict[str, Any], asked: list[dict[str, Any]]) -> str:
     """A measure and whose sub-layers it scored, with those of its settings that are not alike in the whole frontier."""
     spec = RunSpec(**one["spec"])
-    mine = [name for name in importance.FIELDS if name != "importance_measure" and name not in importance.unused(spec, {})]
+    aside = importance.unused(spec, {}) | {"importance_measure"}
+    mine = [name for name in importance.FIELDS if name not in aside]
     told = [f"{name}={one['spec'][name]}" for name in mine if len({str(other["spec"][name]) for other in asked}) > 1]
     whose = "the base" if one["reference"] is None else "the reference"
     return ", ".join([f"{spec.importance_measure} of {whose}", *told])
