@@ -109,8 +109,8 @@ class RunSpec(BaseModel):
     )
 
     # Importance
-    importance_measure: Literal["cosine", "l2", "taylor", "leave_one_out", "in_turn", "learned_mask", "depth", "random"] = field(
-        "cosine", "Importance", "What ranks the sub-layers; cosine is the paper's (docs/method.md, Importance measures)."
+    importance_measure: Literal["cosine", "l2", "attended", "taylor", "leave_one_out", "in_turn", "learned_mask", "depth", "random"] = (
+        field("cosine", "Importance", "What ranks the sub-layers; cosine is the paper's (docs/method.md, Importance measures).")
     )
     importance_of: Literal["base", "reference"] = field(
         "base",

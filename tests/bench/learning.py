@@ -121,7 +121,8 @@ def _text(vocabulary: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def slimming_step(material: Material, rounds: int) -> Pairs:
     """A step that learns z of every neuron, beside forward and backward of the activations alone, no weight learning."""
     from effir.compress import slimming
-    from effir.train.contrastive import Contrastive, attention_for
+    from effir.train.attention import attention_for
+    from effir.train.contrastive import Contrastive
     from effir.train.losses import Weights
 
     encoder, plan, texts = _lesson(material, HELD, 1)

@@ -93,7 +93,51 @@ def test_l2_of_the_first_attention_is_as_small_as_that_attention_is_made(tiny, i
     assert small == pytest.approx(0.01 * full, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["cosine", "l2"])
+def test_attended_weighs_tokens_by_the_attention_that_they_receive(tiny, ids):
+    """Against states and attentions that transformers gives, written out for every text on its own."""
+    model = tiny()
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    model.set_attn_implementation("eager")
+    expected = []
+    for row, length in ((0, 9), (1, 6)):
+        with torch.no_grad():
+            out = model(input_ids=ids[row : row + 1, :length], use_cache=False, output_hidden_states=True, output_attentions=True)
+        share = torch.stack(out.attentions)[:, 0].mean((0, 1, 2))
+        assert float(share.sum()) == pytest.approx(1)
+        assert share.argmax() == 0
+        expected.append([float((measures.importance.one_minus_cosine(x, y)[0] * share).sum()) for x, y in pairwise(out.hidden_states[:4])])
+    model.set_attn_implementation("sdpa")
+    found = MEASURES["attended"](model, [(ids, mask)], told)
+    assert np.allclose(found.mean["block"][:3], np.average(expected, axis=0, weights=[9, 6]), rtol=1e-5)
+    assert found.tokens == 15
+    assert not np.allclose(found.mean["block"], MEASURES["cosine"](model, [(ids, mask)], told).mean["block"], rtol=0.01)
+
+
+@pytest.mark.parametrize(("looked_at", "matters"), [(0, False), (5, True)])
+def test_attended_passes_over_what_no_token_looks_at(tiny, ids, looked_at, matters):
+    """One MLP changes token 5 alone, and all tokens look at one token alone."""
+    model = tiny()
+
+    def only(_module, _args, output):
+        output[:, torch.arange(9) != 5] = 0
+        return output
+
+    def stares(_module, _args, output):
+        weights = torch.zeros(2, 4, 9, 9)
+        weights[..., looked_at] = 1
+        return output[0], weights
+
+    model.layers[2].mlp.register_forward_hook(only)
+    for layer in model.layers:
+        layer.self_attn.register_forward_hook(stares)
+    found = MEASURES["attended"](model, [(ids, torch.ones_like(ids))], told).mean["mlp"]
+    plain = MEASURES["cosine"](model, [(ids, torch.ones_like(ids))], told).mean["mlp"]
+    assert plain[2] > 1e-5
+    assert found[2] == pytest.approx(9 * plain[2] if matters else 0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cosine", "l2", "attended"])
 def test_padded_text_scores_as_text_without_padding(tiny, ids, name):
     model, mask = tiny(), torch.ones_like(ids)
     mask[1, 6:] = 0

@@ -13,6 +13,7 @@ from effir.compress.cut import Cut
 from effir.export import modeling_effir, writer
 from effir.export.loading import load_backbone
 from effir.retrieve.settings import Settings
+from effir.train.attention import written_out
 
 IDS = torch.arange(2 * 11).reshape(2, 11) % 300
 STOCK = (
@@ -64,6 +65,27 @@ def test_a_decoder_that_attends_both_ways_does_so_when_it_is_loaded_again(
         assert (whole - model(IDS).last_hidden_state).abs().max() <= 1e-6
     assert (whole[:, :4] - first).abs().max() > 1e-6
     assert not anatomy_of(again).causal
+
+
+def test_what_it_attends_to_can_be_seen_in_a_reloaded_model_too(export: Callable[..., Any], family: str, cut: str) -> None:
+    """Such a class does not switch by transformers' own means; padding is there, so that causality and mask are seen to hold."""
+    model = load_backbone(export(family, cut).folder)
+    mask = torch.ones_like(IDS)
+    mask[1, 7:] = 0
+    before, name, seen = model(IDS, mask).last_hidden_state, model.config._attn_implementation, []
+    hooks = [
+        getattr(layer, anatomy_of(model).attention).register_forward_hook(lambda _module, _args, output: seen.append(output[1]))
+        for layer in model.layers
+    ]
+    with written_out(model):
+        inside = model(IDS, mask).last_hidden_state
+    shown = [one for one in seen if one is not None]
+    assert len(shown) == sum(surgery.has_attention(layer) for layer in model.layers)
+    assert all((one.sum(-1) - 1).abs().max() <= 1e-5 and one[1, :, :7, 7:].abs().max() == 0 for one in shown)
+    assert (inside - before)[mask.bool()].abs().max() <= 1e-5
+    for hook in hooks:
+        hook.remove()
+    assert torch.equal(model(IDS, mask).last_hidden_state, before) and model.config._attn_implementation == name
 
 
 def test_it_knows_the_families_that_effir_can_cut() -> None:

@@ -44,17 +44,26 @@ def scaled(output: Any, factor: float | torch.Tensor) -> Any:
     return (states, *output[1:]) if isinstance(output, tuple) else states
 
 
+def received(weights: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """How much attention each token receives, mean over heads and the real tokens that look: (n, heads, t, t), (n, t) → (n, t)."""
+    looks = weights.mean(1, dtype=torch.float64) * mask[:, :, None]
+    return looks.sum(1) / mask.sum(1, keepdim=True)
+
+
 def measure(
     model: Any,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     progress: Callable[[int], None] | None = None,
     change: Change = one_minus_cosine,
+    attended: bool = False,
 ) -> Importance:
     """Score every sub-layer; no hidden state is stored.
 
     batches: (token ids (n, t), mask (n, t) with 1 for real tokens). Padding is excluded. change: the states before and after a
     sub-layer → a score per token; Eq. 3 by default. Mean over all tokens of all samples; the error is that of the mean over
-    samples. Cost: one forward pass over the text.
+    samples. attended: a token counts by the attention that it receives, mean over layers (which is to be
+    `effir.train.attention.written_out`).
+    Cost: one forward pass over the text.
     """
     anatomy, layers = anatomy_of(model), layers_of(model)
     sums = _Sums(len(layers))
@@ -62,6 +71,7 @@ def measure(
     sums.samples = {kind: [] for kind in KINDS}
     state: dict[str, torch.Tensor] = {}
     found: dict[tuple[str, int], torch.Tensor] = {}
+    looks: list[torch.Tensor] = []
 
     def watch(index: int, layer: Any) -> list:
         def before(_module, args, kwargs):
@@ -76,7 +86,13 @@ def measure(
             found["mlp", index] = change(state["h"], out)
             found["block", index] = change(state["x"], out)
 
+        def look(_module, _args, output):
+            if output[1] is not None:
+                looks.append(received(output[1], state["mask"]))
+
+        watched = [getattr(layer, anatomy.attention).register_forward_hook(look)] if attended else []
         return [
+            *watched,
             layer.register_forward_pre_hook(before, with_kwargs=True),
             anatomy.middle_of(layer).register_forward_pre_hook(middle),
             layer.register_forward_hook(after),
@@ -86,9 +102,11 @@ def measure(
     try:
         with torch.inference_mode():
             for done, (ids, mask) in enumerate(batches, 1):
+                state["mask"] = mask
                 model(input_ids=ids, attention_mask=None if bool(mask.all()) else mask, use_cache=False)
-                _add(sums, found, mask)
+                _add(sums, found, torch.stack(looks).mean(0) * mask.sum(1, keepdim=True) if attended else mask)
                 found.clear()
+                looks.clear()
                 if progress:
                     progress(done)
     finally:
@@ -97,10 +115,11 @@ def measure(
     return _finish(sums)
 
 
-def _add(sums: _Sums, found: dict[tuple[str, int], torch.Tensor], mask: torch.Tensor) -> None:
-    weights = mask.double()
+def _add(sums: _Sums, found: dict[tuple[str, int], torch.Tensor], weights: torch.Tensor) -> None:
+    """weights: how much a token counts; those of a sample add up to its tokens."""
+    weights = weights.double()
     counts = weights.sum(1)
-    sums.tokens += int(counts.sum())
+    sums.tokens += round(float(counts.sum()))
     for kind in KINDS:
         scores = torch.stack([(found[kind, index].double() * weights).sum(1) for index in range(sums.layers)])
         sums.total[kind] += scores.sum(1).cpu().numpy()

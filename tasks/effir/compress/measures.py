@@ -22,6 +22,7 @@ from effir.compress.importance import tensor_of
 from effir.compress.mask import SubLayer
 from effir.compress.needs import LOOKS
 from effir.compress.scores import KINDS, Importance
+from effir.train.attention import written_out
 from effir.train.contrastive import Contrastive
 from effir.train.plan import token_count
 
@@ -45,6 +46,16 @@ def l2(model: Any, batches: Batches, progress: Progress) -> Importance:
     Source: Lei et al. 2026 name it beside the cosine, without figures. Cost: 1 forward pass.
     """
     return importance.measure(model, batches, lambda done: progress(done, len(batches)), importance.relative_change)
+
+
+def attended(model: Any, batches: Batches, progress: Progress) -> Importance:
+    """1 − cos(x, x + F(x)), each token weighted by the attention that it receives: mean over layers, heads and the tokens that look.
+
+    What a sub-layer does to a token that none looks at hardly counts; what it does to the first one, a sink of attention, counts most.
+    Source: Eq. 3 with weights of our own; sinks: Xiao et al. 2024 (StreamingLLM). Cost: 1 forward pass, attention written out.
+    """
+    with written_out(model):
+        return importance.measure(model, batches, lambda done: progress(done, len(batches)), attended=True)
 
 
 def taylor(model: Any, pairs: Contrastive, progress: Progress) -> Importance:
@@ -169,6 +180,7 @@ def at_random(model: Any, seed: int, progress: Progress) -> Importance:
 MEASURES: dict[str, Callable[[Any, Any, Progress], Importance]] = {
     "cosine": cosine,
     "l2": l2,
+    "attended": attended,
     "taylor": taylor,
     "leave_one_out": leave_one_out,
     "in_turn": in_turn,

@@ -14,6 +14,7 @@ LOOKS = 4
 IMPORTANCE: dict[str, Need] = {
     "cosine": "text",
     "l2": "text",
+    "attended": "text",
     "taylor": "pairs",
     "leave_one_out": "pairs",
     "in_turn": "pairs",

@@ -11,6 +11,7 @@ from effir.compress.scores import Importance
 AXES = {
     "cosine": "1 − cos(x, x + F(x))",
     "l2": "‖F(x)‖ / ‖x‖",
+    "attended": "1 − cos(x, x + F(x)), by attention",
     "taylor": "|Σ ∂loss/∂F(x) · F(x)|",
     "leave_one_out": "rise of InfoNCE without it",
     "in_turn": "rise of InfoNCE when its turn comes",

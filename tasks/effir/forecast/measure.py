@@ -91,7 +91,7 @@ def _backward(volume: Volume, device: str) -> float:
     from effir.retrieve.encode import Encoder
     from effir.retrieve.settings import Settings
     from effir.train import adapters
-    from effir.train.contrastive import attention_for
+    from effir.train.attention import attention_for
 
     spec = volume.spec
     model, small = _stack(volume.whole, _dtype(volume), device)

@@ -1,38 +1,17 @@
 """One contrastive step: from a planned batch of examples to accumulated gradients."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from effir.errors import BadInput
 from effir.retrieve.encode import Encoder
+from effir.train.attention import attention_for
 from effir.train.loop import Parts, cached_gradient
 from effir.train.losses import Batch, Weights, total
 from effir.train.plan import Group, Targets, Texts
 from effir.train.ranks import ALONE, Ranks
-
-SHORT = 128
-
-
-@contextmanager
-def attention_for(model: Any, longest: int) -> Iterator[None]:
-    """Within this context, texts of up to SHORT tokens on a CPU go through attention that is written out.
-
-    On short texts torch's fused one is slow on the way back (docs/log.md). Not in float64: the other one's softmax is in float32.
-    """
-    weight = next(model.parameters())
-    small = longest <= SHORT and weight.device.type == "cpu" and weight.dtype != torch.float64
-    if not small or getattr(model.config, "_attn_implementation", None) != "sdpa":
-        yield
-        return
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation("sdpa")
 
 
 class Contrastive:
