@@ -77,6 +77,7 @@ def test_what_the_data_are_prepared_by_is_shared() -> None:
         ("8M", "-1", "seeds has '-1'"),
         ("8M,4A,8M", "0", "variants names 8M twice"),
         ("8X", "0", "the arm '8X': variant '8X' does not parse"),
+        ("8M,small=full:target_parameters=9", "0", "the arm 'small=full:target_parameters=9': 9 parameters are out of reach: "),
         ("8M:lora_rank", "0", "the arm '8M:lora_rank' does not parse"),
         (
             "full:base_model=small:regression_weight=1",

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from effir.compress import shapes, surgery, widths
 from effir.compress.budget import Target
 from effir.compress.cut import Cut
 from effir.errors import BadInput
+from effir.phases import begin
 from effir.spec import resolve
 
 PUBLISHED = {  # Lei et al., ACL 2026: billions of parameters without LM head; of Qwen2.5 as computed from its configurations
@@ -148,6 +150,21 @@ def test_a_budget_by_the_prior_meets_its_target_and_says_that_it_is_one() -> Non
         planning.within(spec, Target(1.0), 64)
     with pytest.raises(BadInput, match=r"a speed-up of 9999 is out of reach: .* the nearest is \d+"):
         planning.within(spec, Target(9999.0), 64)
+
+
+def test_a_target_that_no_cut_meets_is_refused_where_sizes_are_known(tmp_path: Path) -> None:
+    nearest = r"^9 parameters are out of reach: .* the nearest is 28,[0-9,]{7}$"
+    with pytest.raises(BadInput, match=nearest):
+        planning.check_target(planning.spec_of("smollm2-135m", {"target_parameters": 9, "width_multiple": 64}))
+    with pytest.raises(BadInput, match=nearest):
+        begin.run(SimpleNamespace(spec=planning.spec_of("HuggingFaceTB/SmolLM2-135M", {"target_parameters": 9, "width_multiple": 64})))
+    for base, given in (
+        ("smollm2-135m", {"target_parameters": 90_000_000, "width_multiple": 64}),
+        ("smollm2-135m", {"target_speedup": 999}),
+        (str(tmp_path / "nowhere"), {"target_parameters": 9, "width_multiple": 64}),
+        ("models:/retriever@champion", {"target_parameters": 9, "width_multiple": 64}),
+    ):
+        planning.check_target(planning.spec_of(base, given))
 
 
 def lines(found: dict[str, Any]) -> list[str]:

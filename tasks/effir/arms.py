@@ -118,6 +118,10 @@ def arm(spec: RunSpec, line: str, seed: int) -> Arm:
     width = {} if "%" in variant else {"keep_ratio": 1.0}
     try:
         found = Arm(name, line, seed, cut, weights, parse(common | width | scored | {"variant": variant} | given | {"seed": seed}))
+        if found.spec.target_parameters is not None:
+            from effir import planning
+
+            planning.check_target(found.spec)
     except BadInput as error:
         raise BadInput(f"the arm {shown(line)}: {error}") from None
     if other and (found.spec.importance_of == "reference" or any(getattr(found.spec, key) for key in TOWARDS)):

@@ -72,6 +72,17 @@ def within(spec: RunSpec, target: Target, multiple: int) -> dict[str, Any]:
     return asked | _facts(spec, backbone, choice.cut.drop_attention, choice.widths, known=True, ranked=False) | chosen
 
 
+def check_target(spec: RunSpec) -> None:
+    """Raises BadInput, with the nearest, where the spec asks for fewer parameters than any cut leaves of its base model.
+
+    What no sizes are known of, and a speed-up, whose costs are yet to be timed, pass: `narrow` refuses those.
+    """
+    if shapes.is_known(spec.base_model):
+        backbone = shapes.find(spec.base_model, spec.attention)
+        count = costs.arithmetic(backbone, [spec.max_document_tokens])
+        budget.check_reach(prior(backbone), count, backbone, Target(parameters=spec.target_parameters), spec.width_multiple)
+
+
 def stages(spec: RunSpec) -> tuple[Backbone, Backbone, Backbone]:
     """The spec's base model whole, as depth leaves it, and as narrow leaves it.
 

@@ -49,7 +49,7 @@ def frontier(outcome: dict[str, Any], console: Console | None = None) -> None:
         console.print(f"{one['after']} against {one['before']}: {told}", highlight=False, markup=False)
     for one in outcome["orders"]:
         alike = ", ".join(f"{name} {one[kind]:.2f}" for kind, name in (("attention", "attention"), ("mlp", "MLP")) if one[kind] is not None)
-        told = f"{alike}; of 8 MLPs {one['same']} are the same"
+        told = f"{alike}; of {one['few']} MLPs {one['same']} are the same"
         console.print(f"order by {one['second']} beside {one['first']}: {told}", highlight=False, markup=False)
 
 

@@ -70,9 +70,11 @@ def test_no_cut_within_the_target_is_better(
         model = costs.arithmetic(backbone(), [4, 9])
     best = best_of_all(given_utility, model, target, allow)
     if best is None:
-        with pytest.raises(BadInput, match="out of reach"):
-            budget.choose(given_utility, model, backbone(), target, 5, allow, gap=0)
+        for ask in (budget.choose, budget.check_reach):
+            with pytest.raises(BadInput, match="out of reach"):
+                ask(given_utility, model, backbone(), target, 5, allow)
         return
+    budget.check_reach(given_utility, model, backbone(), target, 5, allow)
     found = budget.choose(given_utility, model, backbone(), target, 5, allow, gap=0)
     whole = given_utility.attention.sum() + given_utility.mlp.sum()
     assert found.utility_kept == pytest.approx(best / whole, rel=1e-6)

@@ -2,6 +2,7 @@ import pytest
 
 from effir.arms import arms
 from effir.phases.arms import shared
+from effir.phases.frontier import score_name
 from effir.spec import resolve
 
 SPEC = resolve("demo", {"teacher": "none", "hard_negatives": 1})
@@ -38,6 +39,15 @@ def test_a_teacher_has_its_own_references() -> None:
 )
 def test_scores_are_of_the_base_or_of_a_reference_on_one_text_or_another(variants: str, scored: list[int | None]) -> None:
     assert [one["reference"] for one in shared(SPEC, arms(SPEC, variants, "0"))["scores"]] == scored
+
+
+def test_every_set_of_scores_has_a_name_of_its_own() -> None:
+    line = "8M, 8M:importance_measure=l2, 8M:importance_of=reference, 8A:importance_of=reference:pooling=last, 8A:calibration_samples=9"
+    parts = shared(SPEC, arms(SPEC, line, "0,1"))
+    names = [score_name(one, parts["scores"], parts["references"]) for one in parts["scores"]]
+    assert len(set(names)) == len(names) == 10
+    assert names[0] == "cosine of the base, calibration_samples=48, seed=0"
+    assert names[6] == "cosine of the reference of 8A:importance_of=reference:pooling=last, calibration_samples=48, seed=0"
 
 
 def test_a_model_of_its_own_is_a_base_and_no_reference() -> None:

@@ -106,6 +106,15 @@ def choose(
     )
 
 
+def check_reach(
+    utility: Utility, costs: CostModel, backbone: Backbone, target: Target, multiple: int = 64, allow: Collection[str] = KINDS
+) -> None:
+    """Raises BadInput, as `choose` does, if no cut meets the target; quicker, for nothing is made as good as it can be."""
+    options = _options(utility, costs, backbone, multiple, allow)
+    if _solve(options, [0.0] * len(options), _limits(target, costs, backbone), 1.0) is None:
+        raise _out_of_reach(options, costs, backbone, target, multiple, allow)
+
+
 def curve(scores: np.ndarray) -> np.ndarray:
     """Share of an MLP's utility that its w best neurons keep, for w = 0 … width: shape (width + 1,), from 0 to 1.
 

@@ -123,13 +123,27 @@ def find(base: str, attention: str = "causal") -> Backbone:
     return replace(found, shape=replace(found.shape, causal=False)) if attention == "bidirectional" else found
 
 
-def _named(base: str) -> Backbone:
+def is_known(base: str) -> bool:
+    """Whether `find` has the sizes of this name."""
+    return _configuration(base) is not None or _built_in(base) in BUILT_IN
+
+
+def _configuration(base: str) -> Path | None:
     folder = Path(base).expanduser()
-    for place in (folder / "model", folder):
-        if (place / "config.json").is_file():
-            return read(place / "config.json")
-    name = base.rpartition("/")[2].lower().removeprefix("meta-").removesuffix("-hf").removesuffix("-instruct")
-    if name not in BUILT_IN or base.startswith(("/", ".", "~")):
+    return next((place / "config.json" for place in (folder / "model", folder) if (place / "config.json").is_file()), None)
+
+
+def _built_in(base: str) -> str:
+    if base.startswith(("/", ".", "~")):
+        return ""
+    return base.rpartition("/")[2].lower().removeprefix("meta-").removesuffix("-hf").removesuffix("-instruct")
+
+
+def _named(base: str) -> Backbone:
+    if found := _configuration(base):
+        return read(found)
+    name = _built_in(base)
+    if name not in BUILT_IN:
         raise BadInput(f"no sizes are known of {base!r}: choose one of {', '.join(BUILT_IN)}, or name a folder with a config.json")
     return BUILT_IN[name]
 

@@ -16,7 +16,7 @@ FEW = 8
 class Agreement:
     """How alike two sets of importance scores order the layers' sub-layers: Spearman's rho, -1 to 1; None where a set has but one value.
 
-    same: of the FEW least important MLPs of the one, how many are among the other's (paper: Figures 2a and 5).
+    same: of the `few` least important MLPs of the one, how many are among the other's (paper: Figures 2a and 5).
     """
 
     first: str
@@ -24,6 +24,7 @@ class Agreement:
     attention: float | None
     mlp: float | None
     same: int
+    few: int = FEW
 
 
 def agreements(scored: Mapping[str, Importance]) -> list[Agreement]:

@@ -13,6 +13,10 @@ FIELDS = tuple(RunSpec.model_fields)
 
 def run(job: Job) -> dict[str, Any]:
     """Write spec.json; output: spec, mlflow_run_id, mlflow (its page), champion (null or {version, manifest, digest})."""
+    if job.spec.target_parameters is not None:
+        from effir import planning
+
+        planning.check_target(job.spec)
     spec = job.spec.model_dump()
     (job.out / "spec.json").write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
     crowned = promotions.champion(job.store, job.spec.name)

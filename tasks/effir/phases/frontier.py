@@ -100,24 +100,24 @@ def _orders(job: Job, begun: dict[str, Any]) -> list[Agreement]:
     """The scores of the frontier's own model, or of its references, beside the first of them."""
     from effir.compress.scores import Importance
 
-    asked = begun["output"]["scores"]
+    asked, references = begun["output"]["scores"], begun["output"]["references"]
     found: dict[str, Importance] = {}
     for told in job.arguments.get("phases", []):
         manifest = job.manifest_at(told["manifest"])
         one = asked[told["caption"]["place"]] if manifest.phase == "importance" else None
         if one and one["base"] == 0:
-            found[_score_name(one, asked)] = Importance.from_json(read_json(job.folder_at(told["manifest"]) / "importance.json"))
+            found[score_name(one, asked, references)] = Importance.from_json(read_json(job.folder_at(told["manifest"]) / "importance.json"))
     return agreements(found) if found else []
 
 
-def _score_name(one: dict[str, Any], asked: list[dict[str, Any]]) -> str:
+def score_name(one: dict[str, Any], asked: list[dict[str, Any]], references: list[dict[str, Any]]) -> str:
     """A measure and whose sub-layers it scored, with those of its settings that are not alike in the whole frontier."""
     spec = RunSpec(**one["spec"])
     aside = importance.unused(spec, {}) | {"importance_measure"}
     mine = [name for name in importance.FIELDS if name not in aside]
     told = [f"{name}={one['spec'][name]}" for name in mine if len({str(other["spec"][name]) for other in asked}) > 1]
-    whose = "the base" if one["reference"] is None else "the reference"
-    return ", ".join([f"{spec.importance_measure} of {whose}", *told])
+    whose = "base" if one["reference"] is None else references[one["reference"]]["name"]
+    return ", ".join([f"{spec.importance_measure} of the {whose}", *told])
 
 
 def _csv(table: list[Row]) -> str:
