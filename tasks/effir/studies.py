@@ -24,6 +24,8 @@ TAUGHT = ("none", "minilm:teacher_temperature=0.05:kl_weight=1")
 FADED = tuple(f"last10B:fade_steps={fade}:regression_weight={regression}" for regression in (0, 5) for fade in (0, 20))
 AS_MANY = re.compile(r"\{(\w+)\}")
 ROUND = 10_000
+AS_LARGE = ("last12M", "last8M-18%", "last16M", "last12M-22%")
+"""Pairs of one size, of a model with 30 layers."""
 BETWEEN = ("8M-24%", "8M-24%:heal_steps=20", "8M-24%:heal_steps=20:steps=20")
 
 
@@ -96,10 +98,10 @@ STUDIES: dict[str, Study] = {
         (*_from("8A", "8M"), *_from("16A", "16M"), *_from("last16B", "16B", "16M", "20M")),
     ),
     "coarse-to-fine": Study(
-        "Is it better to drop some MLPs and narrow the others than to drop more of them?",
+        "Is it better to drop some MLPs and narrow the others than to drop more of them, in the cosine's order and among the last?",
         "Mistral-7B: 16M 55.3, 16M-30% 54.3 against 20M 53.7 and 24M 53.2 (Figure 3).",
-        ("16M", "16M-10%", "16M-20%", "16M-30%", "20M", "24M"),
-        (*_from("20M", "16M-30%"), *_from("24M", "16M-30%")),
+        ("16M", "16M-10%", "16M-20%", "16M-30%", "20M", "24M", *AS_LARGE),
+        (*_from("20M", "16M-30%"), *_from("24M", "16M-30%"), *zip(AS_LARGE[::2], AS_LARGE[1::2], strict=True)),
     ),
     "importance-metrics": Study(
         "Which measure finds the sub-layers that can go, and is it attention or MLPs by every one of them?",
