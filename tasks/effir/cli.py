@@ -127,7 +127,7 @@ def frontier(
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
     contrasts: Annotated[str, typer.Option(help="Pairs of variants to compare, with commas: '8A vs 8M, last8B vs 8M'.")] = "",
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the spec to change.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else, on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON, and nothing else, on standard output.")] = False,
 ) -> None:
     """Measure many variants side by side through Airflow: quality against speed, with intervals. 0 done, 1 where an arm failed."""
     question = {"variants": variants, "seeds": seeds, "contrasts": contrasts}
@@ -143,7 +143,7 @@ def study(
     size: Annotated[
         bool, typer.Option("--size", help="Say how long it takes on two cores, on one GPU, and as large as the paper's.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, and nothing else, on standard output.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON, and nothing else, on standard output.")] = False,
 ) -> None:
     """One of the paper's experiments, as a frontier whose variants answer its question."""
     from effir import studies
@@ -180,10 +180,11 @@ def _frontier(profile: str, given: dict[str, Any], question: dict[str, str], as_
     outcome = follow.frontier(settings, profile, given, question, say=_say)
     home = local.home()
     home.mkdir(parents=True, exist_ok=True)
-    (home / "last-frontier.json").write_text(json.dumps(outcome, indent=1) + "\n")
+    found = json.dumps(outcome, indent=1)
+    (home / "last-frontier.json").write_text(found + "\n")
     (home / "last-frontier.html").write_bytes(Store().get_bytes(outcome["report"]))
     if as_json:
-        print(json.dumps(outcome["rows"], indent=1))
+        print(found)
     else:
         tables.frontier(outcome)
     _say(f"the picture: {home / 'last-frontier.html'}; the run: {outcome['page']}")

@@ -30,10 +30,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None and name not in {"variant", "keep_ratio"}}
 
 
-def frontier(home: Path, overrides: dict[str, Any], variants: str) -> tuple[int, dict[str, Any], str]:
+def frontier(home: Path, overrides: dict[str, Any], variants: str, *options: str) -> tuple[int, dict[str, Any], str]:
     """(exit code, what last-frontier.json holds, what was said) of `effir frontier`."""
     settings = [part for name, value in overrides.items() for part in ("--set", f"{name}={value}")]
-    command = [sys.executable, "-m", "effir.cli", "frontier", "--profile", "demo", "--variants", variants, *settings]
+    command = [sys.executable, "-m", "effir.cli", "frontier", "--profile", "demo", "--variants", variants, *settings, *options]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EFFIR_HOME", str(home))
         patch.delenv("EFFIR_AIRFLOW_URL", raising=False)
@@ -82,8 +82,10 @@ def test_changing_one_arm_recomputes_that_arm_alone(
     first: tuple[int, dict[str, Any], str], stack_home: Path, tiny: dict[str, Any], stack: Any
 ) -> None:
     size = next(row["parameters"] for row in first[1]["rows"] if row["arm"] == "reference")
-    code, found, _ = frontier(stack_home, tiny, f"{SPARSE},{CHOSEN.format(f'target_parameters={round(0.9 * size)}')}")
+    variants = f"{SPARSE},{CHOSEN.format(f'target_parameters={round(0.9 * size)}')}"
+    code, found, printed = frontier(stack_home, tiny, variants, "--contrasts", "sparse vs chosen", "--json")
     assert code == 0 and not found["failed"]
+    assert json.loads(printed) == found and [one["after"] for one in found["contrasts"]] == ["chosen"]
     computed = [phase for phase in found["phases"] if not phase["cached"] and phase["name"].split()[0] not in {"arms", "frontier"}]
     assert computed and all("chosen" in phase["name"] for phase in computed), computed
     chosen = next(row for row in found["rows"] if row["arm"] == "chosen")
