@@ -95,11 +95,11 @@ def compress(
         )
         scored, either = {"importance": [of_base, of_reference]}, {"trigger_rule": "none_failed_min_one_success"}
         dropped = computing("depth", inputs=base | scored, **either)
-        slimmed = computing("slim", inputs=base | data | {"depth": dropped})
+        slimmed = computing("slim", inputs=base | data | {"cut": dropped})
         healed = {"base": slimmed}
-        cut = computing("narrow", inputs=healed | scored | {"depth": dropped, "slim": slimmed}, **either)
+        narrowed = computing("narrow", inputs=healed | scored | {"cut": dropped, "slim": slimmed}, **either)
 
-        heal = lesson | healed | {"narrow": cut, "reference": reference}
+        heal = lesson | healed | {"cut": narrowed, "reference": reference}
         candidate = computing("finetune", task_id="finetune_candidate", inputs=heal, arguments={"model": "candidate"}, outlets=[CANDIDATE])
         models = {"reference": reference, "candidate": candidate}
 
@@ -112,11 +112,11 @@ def compress(
         evidence = models | {"evaluate": evaluated, "speed": timed, "verify": verified}
         judged = computing("gate", inputs=evidence | {"champion": begun})
         answer = Approval(task_id="approval", begun=begun, judged=judged, candidate=candidate, doc_md=APPROVAL).output
-        crowning = evidence | {"gate": judged, "prepare": prepared}
-        promoted = phase("promote", inputs=crowning, arguments={"approval": answer}, trigger_rule="none_failed")
+        made = {"prepare": prepared, "teacher": taught} | scored | {"depth": dropped, "slim": slimmed, "narrow": narrowed, "cut": narrowed}
+        crowning = made | evidence | {"gate": judged}
+        promoted = phase("promote", inputs=crowning, arguments={"approval": answer}, **either)
         announce(begun, promoted)
-        made = {"prepare": prepared, "teacher": taught} | scored | {"depth": dropped, "slim": slimmed, "narrow": cut}
-        phase("report", inputs=made | encoded | evidence | {"gate": judged, "promote": promoted}, summarise=True, **either)
+        phase("report", inputs=crowning | encoded | {"promote": promoted}, summarise=True, **either)
 
     return flow()
 

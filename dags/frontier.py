@@ -157,10 +157,10 @@ def frontier() -> DAG:
             common = {"spec": spec, "caption": caption, "map_index_template": ARM}
             start = {"base": base}
             dropped = computing("depth", inputs=start | {"importance": scores}, **common)
-            slimmed = computing("slim", inputs=start | training | calibration | {"depth": dropped}, **common)
+            slimmed = computing("slim", inputs=start | training | calibration | {"cut": dropped}, **common)
             healed = {"base": slimmed}
-            cut = computing("narrow", inputs=healed | {"importance": scores, "depth": dropped, "slim": slimmed}, **common)
-            heal = healed | training | {"teacher": teacher, "narrow": cut, "reference": reference}
+            narrowed = computing("narrow", inputs=healed | {"importance": scores, "cut": dropped, "slim": slimmed}, **common)
+            heal = healed | training | {"teacher": teacher, "cut": narrowed, "reference": reference}
             candidate = computing("finetune", inputs=heal, arguments={"model": "candidate"}, **common)
             beside = collections | training | calibration | {"model": candidate, "reference": reference}
             return computing("assess", inputs=beside, arguments={"model": "candidate", "weights": weights}, **common)

@@ -27,7 +27,7 @@ SPEC = {
 
 @dataclass(frozen=True)
 class Step:
-    """A phase of the run: where its inputs come from (labels of steps, or of parts of prepare), and its arguments."""
+    """A phase of the run: where its inputs come from (labels of steps, of parts, or `STEP PART`), and its arguments."""
 
     label: str
     phase: str
@@ -49,10 +49,10 @@ def _steps() -> tuple[Step, ...]:
         Step("teacher", "teacher", named("training")),
         Step("importance", "importance", named("base", "calibration", "training")),
         Step("depth", "depth", named("base", "importance")),
-        Step("slim", "slim", named("base", "calibration", "depth", "training")),
-        Step("narrow", "narrow", named("base", "depth", "importance", "slim")),
+        Step("slim", "slim", named("base", "calibration", "training") | {"cut": "depth cut"}),
+        Step("narrow", "narrow", named("base", "importance", "slim") | {"cut": "depth cut"}),
         Step("reference", "finetune", lesson, {"model": "reference"}),
-        Step("candidate", "finetune", lesson | named("narrow", "reference"), {"model": "candidate"}),
+        Step("candidate", "finetune", lesson | named("reference") | {"cut": "narrow cut"}, {"model": "candidate"}),
         *(
             Step(label, "encode", {"model": model, "collection": "seen"}, {"model": model, "collection": "seen", "shard": shard})
             for model in MODELS
@@ -63,7 +63,7 @@ def _steps() -> tuple[Step, ...]:
         Step("verify", "verify", {"candidate": "candidate", "encodes": encodes["candidate"], "collections": ["seen"]}),
         Step("gate", "gate", evidence),
         Step("promote", "promote", evidence | named("gate", "prepare")),
-        Step("report", "report", evidence | named("gate", "prepare", "promote", "importance", "narrow")),
+        Step("report", "report", evidence | named("gate", "prepare", "promote", "importance", "narrow") | {"cut": "narrow cut"}),
         Step("assess", "assess", {"model": "candidate", "reference": "reference", "collections": ["seen"]}, {"model": "candidate"}),
     )
 
@@ -178,7 +178,7 @@ class Run:
         """Take note of a phase that ended well."""
         result = self.result(step)
         self.uris[step.label] = result["manifest"]
-        self.uris |= result["parts"]
+        self.uris |= result["parts"] | {f"{step.label} {name}": uri for name, uri in result["parts"].items()}
         self.seconds[step.label] = ended.seconds
         if step.phase == "begin":
             self.mlflow_run_id = result["output"]["mlflow_run_id"]

@@ -12,6 +12,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from effir.compress.cut import Cut
 from effir.manifest import MANIFEST, Manifest, content_of, digest_of
 from effir.phases.execute import execute
 from effir.services import promotions, registry
@@ -209,6 +210,7 @@ class Chain:
     def run(self, phase: str, inputs: dict, arguments: dict | None = None, label: str | None = None, **more) -> dict:
         result = execute(phase, *self.call(phase, inputs, arguments, label, **more))
         self.uris[label or phase] = result["manifest"]
+        self.uris |= {f"{label or phase} {name}": uri for name, uri in result["parts"].items()}
         return result
 
     def cut(self) -> None:
@@ -218,11 +220,26 @@ class Chain:
         self.run("teacher", {"training": self.uris["training"]})
         self.run("importance", {one: self.uris[one] for one in ("base", "calibration", "training")})
         self.run("depth", {"base": self.uris["base"], "importance": self.uris["importance"]})
-        self.run("slim", {one: self.uris[one] for one in ("base", "calibration", "depth", "training")})
-        self.run("narrow", {one: self.uris[one] for one in ("base", "depth", "importance", "slim")})
+        self.width()
+
+    def width(self) -> dict:
+        """The neurons that go too; what narrow told."""
+        given = {"cut": self.uris["depth cut"]}
+        self.run("slim", given | {one: self.uris[one] for one in ("base", "calibration", "training")})
+        return self.run("narrow", given | {one: self.uris[one] for one in ("base", "importance", "slim")})
+
+    def healing(self) -> dict:
+        """What the candidate is trained with."""
+        return self.lesson() | {"cut": self.uris["narrow cut"], "reference": self.uris["reference"]}
 
     def lesson(self) -> dict:
         return {one: self.uris[one] for one in ("base", "training", "teacher")}
+
+    def read_cut(self, phase: str, folder: Path) -> Cut:
+        """What depth or narrow chose."""
+        for name in ("cut.json", "cut.safetensors"):
+            self.file(f"{phase} cut", name, folder / phase)
+        return Cut.load(folder / phase)
 
     def file(self, label: str, name: str, folder: Path) -> Path:
         """One file of an artifact, downloaded."""

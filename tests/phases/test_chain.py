@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from effir.compress.cut import Cut
 from effir.errors import BadInput
 from effir.manifest import MANIFEST
 from effir.retrieve.files import document_text, read_corpus
@@ -20,10 +19,7 @@ from effir.retrieve.files import document_text, read_corpus
 def test_from_a_model_to_vectors(chain, tmp_path):
     one = chain()
     one.cut()
-    for label in ("depth", "narrow"):
-        for name in ("cut.json", "cut.safetensors"):
-            one.file(label, name, tmp_path / label)
-    depth, cut = Cut.load(tmp_path / "depth"), Cut.load(tmp_path / "narrow")
+    depth, cut = one.read_cut("depth", tmp_path), one.read_cut("narrow", tmp_path)
     assert len(depth.drop_mlp) == len(depth.drop_attention) == 1
     scales = load_file(one.file("slim", "scores.safetensors", tmp_path / "slim"))
     assert sorted(int(layer) for layer in scales) == [layer for layer in range(4) if layer not in depth.drop_mlp]
@@ -36,8 +32,7 @@ def test_from_a_model_to_vectors(chain, tmp_path):
     assert abs(left - full / 2) <= 8
 
     reference = one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
-    heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"]}
-    candidate = one.run("finetune", heal, {"model": "candidate"}, "candidate")
+    candidate = one.run("finetune", one.healing(), {"model": "candidate"}, "candidate")
     assert candidate["numbers"]["parameters"] < reference["numbers"]["parameters"]
     planned = one.store.get_json(one.uris["narrow"])["numbers"]
     assert all(planned[name] == candidate["numbers"][name] for name in ("parameters", "parameters_non_embedding"))
@@ -61,8 +56,7 @@ def test_what_fades_is_gone_in_the_end(chain):
     one = chain(fade_steps=4, steps=6, variant="1B", keep_ratio=1.0, attention="bidirectional")
     one.cut()
     one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
-    heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"]}
-    candidate = one.run("finetune", heal, {"model": "candidate"}, "candidate")
+    candidate = one.run("finetune", one.healing(), {"model": "candidate"}, "candidate")
     planned = one.store.get_json(one.uris["narrow"])["numbers"]
     assert all(planned[name] == candidate["numbers"][name] for name in ("parameters", "parameters_non_embedding"))
     one.run(
@@ -76,8 +70,7 @@ def test_an_assessment_is_what_encode_and_evaluate_come_to(chain, tmp_path):
     one = chain(shard_documents=60, speed_seconds=0.2, speed_documents=8, variant="1M")
     one.cut()
     one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
-    heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"]}
-    one.run("finetune", heal, {"model": "candidate"}, "candidate")
+    one.run("finetune", one.healing(), {"model": "candidate"}, "candidate")
     seen = {"collections": [one.uris["things"]]}
     told = one.run(
         "assess", seen | {"model": one.uris["candidate"], "reference": one.uris["reference"]}, {"model": "candidate"}, "assessed"
@@ -123,14 +116,12 @@ def test_a_target_chooses_what_is_cut(chain, tmp_path):
     one.cut()
     whole = one.store.get_json(one.uris["narrow"])["numbers"]["parameters"]
     one.spec["target_parameters"] = round(0.8 * whole)
-    for phase, inputs in (("slim", ("base", "calibration", "depth", "training")), ("narrow", ("base", "depth", "importance", "slim"))):
-        told = one.run(phase, {name: one.uris[name] for name in inputs})
+    told = one.width()
     assert 0.7 * whole < told["numbers"]["parameters"] <= 0.8 * whole
     assert told["numbers"]["predicted_speedup"] > 1
     report = json.loads(one.file("narrow", "budget.json", tmp_path).read_text())
     assert report["utility_kept"] <= report["utility_bound"] + 1e-9
-    again = one.run("narrow", {name: one.uris[name] for name in ("base", "depth", "importance", "slim")})
-    assert again["cached"]
+    assert one.width()["cached"]
 
 
 def test_what_is_left_heals_before_its_neurons_are_scored(chain, tmp_path):
@@ -141,8 +132,7 @@ def test_what_is_left_heals_before_its_neurons_are_scored(chain, tmp_path):
     one.uris["healed"] = told["parts"]["base"]
     before = load_file(one.file("base", "model.safetensors", tmp_path / "before"))
     after = load_file(one.file("healed", "model.safetensors", tmp_path / "after"))
-    one.file("depth", "cut.safetensors", tmp_path / "depth"), one.file("depth", "cut.json", tmp_path / "depth")
-    (gone,) = Cut.load(tmp_path / "depth").drop_mlp
+    (gone,) = one.read_cut("depth", tmp_path).drop_mlp
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     projections = {name for name in before if "_proj" in name}
     assert set(after) == set(before) and changed == {name for name in projections if f"layers.{gone}.mlp" not in name}
@@ -153,7 +143,7 @@ def test_what_is_left_heals_before_its_neurons_are_scored(chain, tmp_path):
     assert any(not np.array_equal(scores[0][layer], scores[1][layer]) for layer in scores[0])
 
     one.run("finetune", one.lesson(), {"model": "reference"}, "reference")
-    heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"], "base": one.uris["healed"]}
+    heal = one.healing() | {"base": one.uris["healed"]}
     candidate = one.run("finetune", heal, {"model": "candidate"}, "candidate")
     planned = one.store.get_json(one.uris["narrow"])["numbers"]
     assert all(planned[name] == candidate["numbers"][name] for name in ("parameters", "parameters_non_embedding"))
@@ -177,9 +167,24 @@ def test_changing_the_keep_ratio_redoes_only_what_follows(chain):
     second.uris |= second.run("prepare", {})["parts"]
     cached["importance"] = second.run("importance", {key: second.uris[key] for key in ("base", "calibration", "training")})["cached"]
     cached["depth"] = second.run("depth", {"base": second.uris["base"], "importance": second.uris["importance"]})["cached"]
-    cached["slim"] = second.run("slim", {key: second.uris[key] for key in ("base", "calibration", "depth", "training")})["cached"]
-    cached["narrow"] = second.run("narrow", {key: second.uris[key] for key in ("base", "depth", "importance", "slim")})["cached"]
+    given = {"cut": second.uris["depth cut"]}
+    cached["slim"] = second.run("slim", given | {key: second.uris[key] for key in ("base", "calibration", "training")})["cached"]
+    cached["narrow"] = second.run("narrow", given | {key: second.uris[key] for key in ("base", "importance", "slim")})["cached"]
     assert cached == {"importance": True, "depth": True, "slim": True, "narrow": False}
+
+
+def test_the_same_cut_by_another_way_is_not_trained_again(chain):
+    settings = {"keep_ratio": 0.5, "slim_steps": 0, "neuron_score": "magnitude", "regression_weight": 0.0, "steps": 2, "reference_steps": 2}
+    first, second = chain(variant="1M", importance_measure="depth", **settings), chain(variant="last1M", **settings)
+    first.cut()
+    first.run("finetune", first.lesson(), {"model": "reference"}, "reference")
+    trained = first.run("finetune", first.healing(), {"model": "candidate"}, "candidate")
+    second.cut()
+    assert second.uris["depth"] != first.uris["depth"]
+    assert [second.uris[one] for one in ("depth cut", "slim", "narrow")] == [first.uris[one] for one in ("depth cut", "slim", "narrow")]
+    second.uris["reference"] = first.uris["reference"]
+    again = second.run("finetune", second.healing(), {"model": "candidate"}, "candidate")
+    assert again["cached"] and again["digest"] == trained["digest"]
 
 
 @pytest.mark.parametrize(("measure", "score"), [("taylor", "activation_norm"), ("depth", "taylor")])
@@ -191,9 +196,7 @@ def test_another_measure_another_score_and_equal_widths(chain, tmp_path, measure
     figures = json.loads(one.file("slim", "slim.json", tmp_path / "s").read_text())
     assert figures["score"] == score
     assert figures["score_q10"] < figures["score_q90"]
-    for name in ("cut.json", "cut.safetensors"):
-        one.file("narrow", name, tmp_path / "cut")
-    cut = Cut.load(tmp_path / "cut")
+    cut = one.read_cut("narrow", tmp_path)
     assert {layer: len(kept) for layer, kept in cut.neurons.items()} == {layer: 64 for layer in range(4) if layer not in cut.drop_mlp}
     if measure == "depth":
         assert (cut.drop_attention, cut.drop_mlp) == ([3], [3])

@@ -6,7 +6,7 @@ import pytest
 from effir.phases.execute import key_of
 from effir.spec import RunSpec
 
-INPUTS = {name: f"s3://effir/artifacts/{name}/{name}-1/manifest.json" for name in ("base", "calibration", "depth", "training")}
+INPUTS = {name: f"s3://effir/artifacts/{name}/{name}-1/manifest.json" for name in ("base", "calibration", "cut", "training")}
 
 
 def key(phase: str, changed: str = "", **spec: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def key(phase: str, changed: str = "", **spec: Any) -> dict[str, Any]:
 )
 def test_a_key_depends_on_the_inputs_that_are_used_and_no_others(phase: str, choice: dict[str, str], used: set[str]) -> None:
     plain = key(phase, **choice)
-    assert {one for one in INPUTS if key(phase, one, **choice) != plain} == used | {"base", "depth"}
+    assert {one for one in INPUTS if key(phase, one, **choice) != plain} == used | {"base", "cut"}
 
 
 @pytest.mark.parametrize(

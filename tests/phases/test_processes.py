@@ -57,7 +57,7 @@ def alive(uri: str) -> list[psutil.Process]:
 def test_what_ranks_share_in_teacher_and_slim_and_how_they_fail(taught, forked, tmp_path):
     """Three ranks, told their places as an agent tells them; the penalty is heavy enough to be missed."""
     one = taught(teacher="minilm", slim_lambda=1e-2, slim_seeds=1, slim_batch=5, slim_steps=3, batch=2)
-    slim = {name: one.uris[name] for name in ("base", "training", "depth")}
+    slim = {name: one.uris[name] for name in ("base", "training")} | {"cut": one.uris["depth cut"]}
     scores = one.file("teacher", "scores.json", tmp_path / "one").read_text()
     z = load_file(one.file("slim", "scores.safetensors", tmp_path / "one"))
     asked = [
@@ -85,7 +85,7 @@ def test_two_processes_give_the_weights_of_one(taught, tmp_path, capsys):
     """The whole loss: hard negatives, a teacher, regression and ranking onto the reference; gradient caching."""
     one = taught(teacher="minilm", teacher_temperature=0.05, ranking_weight=0.5)
     one.run("finetune", one.lesson(), REFERENCE, "reference")
-    heal = one.lesson() | {"narrow": one.uris["narrow"], "reference": one.uris["reference"]}
+    heal = one.healing()
     one.run("finetune", heal, {"model": "candidate"}, "candidate")
     expected, told = Weights(one, "candidate", tmp_path / "one"), one.store.get_json(one.uris["candidate"])
     one.forget("candidate")

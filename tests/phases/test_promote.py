@@ -23,6 +23,7 @@ def log(judged) -> list[dict]:
 def test_a_passed_candidate_is_crowned_by_reference_to_its_folder(judged):
     judged.run["mlflow_run_id"] = registry.begin_run(judged.run, RunSpec(name=judged.name))
     judged.prepare().execute("gate")
+    judged.inputs["narrow"] = judged.publish("narrow", {})
     before = {uri for uri, _ in judged.store.list(f"{judged.store.root}/artifacts/finetune")}
     result = judged.execute("promote")
     assert result["output"]["model"] == {"name": judged.name, "version": "1", "aliases": ["challenger", "champion"]}
@@ -37,6 +38,8 @@ def test_a_passed_candidate_is_crowned_by_reference_to_its_folder(judged):
     assert version.tags["effir.parameters"] == "700"
     assert float(version.tags["effir.ndcg_at_10.code"]) > 0.4
     assert len(version.tags["effir.data.training"]) == 64
+    assert {name for name in version.tags if name.startswith("effir.made.")} == {"effir.made.narrow"}
+    assert version.tags["effir.made.narrow"] == judged.inputs["narrow"]
     run = MlflowClient().get_run(judged.run["mlflow_run_id"])
     assert {one.dataset.name for one in run.inputs.dataset_inputs} == {"training", "code", "papers"}
 

@@ -23,7 +23,7 @@ def reported(judged):
     judged.execute("promote")
     pictured = {"importance.png": b"\x89PNG importance", "importance.json": json.dumps(IMPORTANCE).encode()}
     judged.inputs["importance"] = judged.publish("importance", pictured, numbers={"tokens": 4321})
-    judged.inputs["narrow"] = judged.publish("narrow", {"cut.json": json.dumps(CUT).encode()})
+    judged.inputs["cut"] = judged.publish("cut", {"cut.json": json.dumps(CUT).encode()})
     return judged, judged.execute("report", phases=PHASES)
 
 

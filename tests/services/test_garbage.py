@@ -38,14 +38,18 @@ class Shelf:
         return self.store.artifact(phase, digest)
 
     def model(self) -> list[str]:
-        """What the champion is and what it was made from, all the way; it is registered and crowned."""
+        """What the champion is and what it was made from, all the way; it is registered and crowned. It was judged by its vectors."""
         base, training = self.publish("base"), self.publish("training")
         prepared = self.publish("prepare", parts={"base": f"{base}/{MANIFEST}", "training": f"{training}/{MANIFEST}"})
-        cut = self.publish("narrow", {"base": digest(base), "prepare": digest(prepared)})
-        candidate = self.publish("finetune", {"narrow": digest(cut), "others": [digest(training)]})
-        about = {"digest": digest(candidate), "manifest": f"{candidate}/{MANIFEST}", "description": "", "tags": {}}
+        cut, slimmed = self.publish("cut"), self.publish("slim", {"base": digest(base)})
+        narrowed = self.publish("narrow", {"slim": digest(slimmed), "prepare": digest(prepared)}, parts={"cut": f"{cut}/{MANIFEST}"})
+        candidate = self.publish("finetune", {"cut": digest(cut), "others": [digest(training)]})
+        self.vectors = self.publish("encode", {"model": digest(candidate)})
+        promoted = self.publish("promote", {"encodes": [digest(self.vectors)]})
+        tags = {"effir.card": f"{promoted}/README.md", "effir.made.narrow": f"{narrowed}/{MANIFEST}"}
+        about = {"digest": digest(candidate), "manifest": f"{candidate}/{MANIFEST}", "description": "", "tags": tags}
         registry.point(self.name, "champion", registry.register(self.name, candidate, run_id=None, **about))
-        return [base, training, prepared, cut, candidate]
+        return [base, training, prepared, cut, slimmed, narrowed, promoted, candidate]
 
     def find(self, limits: Limits = NOW) -> dict[str, list[str]]:
         """What can go, by kind."""
@@ -82,7 +86,6 @@ def under_way(shelf: Shelf, eventually: Any) -> Iterator[str]:
 
 def test_what_a_champion_was_made_from_stays_and_all_else_goes(shelf: Shelf, tmp_path: Path) -> None:
     needed = shelf.model()
-    stray = shelf.publish("encode", {"model": digest(needed[-1])})
     half = shelf.store.artifact("slim", "e" * 64)
     shelf.store.put_json(f"{half}/slim.json", {})
     for folder in (needed[-1], f"s3://x/artifacts/slim/{'f' * 64}"):
@@ -93,7 +96,7 @@ def test_what_a_champion_was_made_from_stays_and_all_else_goes(shelf: Shelf, tmp
     shelf.store.client.create_multipart_upload(Bucket=bucket, Key=key)
 
     before, found = shelf.objects(), shelf.find()
-    assert (found["artifacts"], found["unfinished"], found["runs"]) == ([stray], [half], [f"{shelf.store.root}/runs/old"])
+    assert (found["artifacts"], found["unfinished"], found["runs"]) == ([shelf.vectors], [half], [f"{shelf.store.root}/runs/old"])
     assert len(found["checkpoints"]) == 2 and found["uploads"] == [f"s3://{bucket}/{key}"]
     assert shelf.objects() == before, "it only looked"
     assert shelf.find(Limits(3600, 3600)) == {}, "all of it is young"

@@ -22,11 +22,13 @@ class Cut:
     drop_mlp: list[int] = field(default_factory=list)
     neurons: dict[int, np.ndarray] = field(default_factory=dict)
 
-    def save(self, folder: Path) -> None:
-        """Write cut.json and cut.safetensors."""
+    def save(self, folder: Path) -> Path:
+        """Write cut.json and cut.safetensors; returns the folder, which is made. Equal cuts are equal bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
         plain = {"layers": self.layers, "drop_attention": sorted(self.drop_attention), "drop_mlp": sorted(self.drop_mlp)}
         (folder / "cut.json").write_text(json.dumps(plain | {"widths": {str(k): len(v) for k, v in sorted(self.neurons.items())}}))
         save_file({str(layer): kept.astype(np.int64) for layer, kept in self.neurons.items()}, folder / "cut.safetensors")
+        return folder
 
     @classmethod
     def load(cls, folder: Path) -> "Cut":

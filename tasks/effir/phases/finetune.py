@@ -45,7 +45,7 @@ def run(job: Job) -> dict[str, Any]:
     base = job.folder("base")
     tokenizer = load_tokenizer(base)
     model = backbone(spec, base).to(device)
-    cut = Cut.load(job.folder("narrow")) if job.arguments["model"] == "candidate" else None
+    cut = Cut.load(job.folder("cut")) if job.arguments["model"] == "candidate" else None
     steps = spec.steps if cut is not None else spec.reference_steps
     fading = None
     if cut is not None and spec.fade_steps and steps:

@@ -18,13 +18,13 @@ def unused(spec: RunSpec, arguments: dict[str, Any]) -> set[str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Turn neuron scores into the final cut and say what is left of the model."""
+    """Turn neuron scores into the final cut, publish it, and say what is left of the model."""
     from effir.compress import shapes, widths
     from effir.compress.cut import Cut
     from effir.compress.pictures import layer_widths
 
     spec = job.spec
-    cut = Cut.load(job.folder("depth"))
+    cut = Cut.load(job.folder("cut"))
     scores = {int(layer): one for layer, one in read_arrays(job.folder("slim") / "scores.safetensors").items()}
     base = shapes.find(str(job.folder("base")), spec.attention)
     figures: dict[str, float] = {}
@@ -32,7 +32,7 @@ def run(job: Job) -> dict[str, Any]:
         cut, figures = _within(job, base, scores)
     elif spec.keep_ratio < 1 and scores:
         cut = widths.choose(cut, scores, spec.keep_ratio, spec.width_multiple, spec.width_rule)
-    cut.save(job.out)
+    job.publish_part("cut", "cut", cut.save(job.scratch / "cut"))
     full = [layer.neurons for layer in base.shape.layers]
     left = [0 if layer in cut.drop_mlp else len(cut.neurons.get(layer, range(full[layer]))) for layer in range(cut.layers)]
     before, after = shapes.count(base), shapes.count(shapes.cut(base, cut.drop_attention, left))

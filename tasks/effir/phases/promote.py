@@ -11,6 +11,7 @@ from effir.phases.job import Job
 from effir.services import promotions, registry
 
 FRESH = True
+CHOSE = ("importance", "depth", "slim", "narrow")
 FIELDS = (*gate.FIELDS, "approval", "approval_hours")
 
 
@@ -136,4 +137,5 @@ def _tags(job: Job, verdict: Verdict, parts: dict[str, str]) -> dict[str, Any]:
         "effir.document_speedup": round(speed["document"]["ratio"], 4),
     }
     tags |= {f"effir.ndcg_at_10.{name}": round(found["ndcg_at_10"], 6) for name, found in metrics.items()}
+    tags |= {f"effir.made.{name}": job.inputs[name] for name in CHOSE if job.has(name)}
     return tags | {f"effir.data.{name}": uri.rsplit("/", 2)[1] for name, uri in parts.items()}

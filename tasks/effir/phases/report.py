@@ -134,9 +134,9 @@ def _tokens(manifests: dict[str, Manifest], speed: dict[str, Any], training: dic
 
 def _layers(job: Job, manifests: dict[str, Manifest]) -> Layers | None:
     """Which layers live; None where the run tells nothing of the cut. Of the base its configuration alone is fetched."""
-    if "narrow" not in manifests or "data base" not in manifests:
+    if "cut" not in manifests or "data base" not in manifests:
         return None
-    base, told = manifests["data base"], read_json(job.file("narrow", "cut.json"))
+    base, told = manifests["data base"], read_json(job.file("cut", "cut.json"))
     files = {"config.json": base.files["config.json"]}
     folder = job.store.download(job.manifest("prepare").parts["base"].removesuffix(f"/{MANIFEST}"), files, job.scratch / "shape")
     full = shapes.neurons(folder)

@@ -44,7 +44,7 @@ def run(job: Job) -> dict[str, Any]:
     spec = job.spec
     device = ready(spec, ranks=job.ranks)
     base = job.folder("base")
-    cut = Cut.load(job.folder("depth"))
+    cut = Cut.load(job.folder("cut"))
     whole = healing.heal(job, base, cut, device) if spec.heal_steps else backbone(spec, base)
     model = surgery.drop(whole, cut).requires_grad_(False)
     encoder = Encoder(model, load_tokenizer(base), Settings.for_training(spec), device)

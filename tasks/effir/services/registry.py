@@ -150,11 +150,14 @@ def by_alias(name: str, alias: str) -> dict[str, Any] | None:
 
 
 def every_version() -> dict[str, list[dict[str, Any]]]:
-    """Every registered model with all of its versions: name → [{version, source, manifest, digest}]."""
+    """Every registered model with all of its versions: name → [{version, source, manifest, digest, files, card, made}].
+
+    card: address of its card; made: addresses of what chose its cut. Empty where nobody said.
+    """
     api = Api()
     found: dict[str, list[dict[str, Any]]] = {one["name"]: [] for one in _pages(api, "registered-models/search", "registered_models")}
     for one in _pages(api, "model-versions/search", "model_versions"):
-        found.setdefault(one["name"], []).append(_version(one))
+        found.setdefault(one["name"], []).append(_version(one) | _beside(one))
     return found
 
 
@@ -301,8 +304,17 @@ def _pages(api: Api, path: str, name: str) -> Iterator[dict[str, Any]]:
         token = page.get("next_page_token") or None
 
 
+def _beside(found: dict[str, Any]) -> dict[str, Any]:
+    tags = _read_tags(found)
+    return {"card": tags.get("effir.card"), "made": [value for key, value in sorted(tags.items()) if key.startswith("effir.made.")]}
+
+
+def _read_tags(found: dict[str, Any]) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in found.get("tags", [])}
+
+
 def _version(found: dict[str, Any]) -> dict[str, Any]:
-    tags = {tag["key"]: tag["value"] for tag in found.get("tags", [])}
+    tags = _read_tags(found)
     return {
         "version": str(found["version"]),
         "source": found["source"],

@@ -1,6 +1,7 @@
 """What must stay in the store, and everything that this was made from.
 
-Roots are the artifacts of every registered model version, the promotion log, what that log names, and what the pointers to indexes name.
+Roots are the artifacts of every registered model version, what chose its cut, its card, the promotion log, what that log names, and what
+the pointers to indexes name.
 From a manifest one comes to its parts (addresses) and its inputs (digests).
 """
 
@@ -26,7 +27,8 @@ def needed(store: Store, folders: Mapping[str, Any]) -> set[str]:
         by_digest.setdefault(folder.rsplit("/", 1)[1], []).append(folder)
     versions = registry.every_version()
     entries = list(log(store, set(versions)))
-    waiting = [folder for found in versions.values() for version in found for folder in addresses(version)]
+    registered = [version for found in versions.values() for version in found]
+    waiting = addresses([[version["source"], version["manifest"], version["made"]] for version in registered])
     waiting += [folder for entry in entries for folder in addresses([entry.get("to"), entry.get("from")])]
     found: set[str] = set()
     while waiting:
@@ -34,7 +36,7 @@ def needed(store: Store, folders: Mapping[str, Any]) -> set[str]:
         if folder not in found:
             found.add(folder)
             waiting += _named_by(store, folder, by_digest)
-    return found | {folder for entry in [*entries, *indexes.pointers(store)] for folder in addresses(entry)}
+    return found | set(addresses([*(version["card"] for version in registered), *entries, *indexes.pointers(store)]))
 
 
 def log(store: Store, models: set[str]) -> Iterator[dict[str, Any]]:
