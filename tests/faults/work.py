@@ -62,7 +62,7 @@ def _steps() -> tuple[Step, ...]:
         Step("speed", "speed", both | {"collections": ["seen"]}),
         Step("verify", "verify", {"candidate": "candidate", "encodes": encodes["candidate"], "collections": ["seen"]}),
         Step("gate", "gate", evidence),
-        Step("promote", "promote", evidence | named("gate", "prepare")),
+        Step("promote", "promote", evidence | named("gate", "prepare", "importance", "depth", "slim", "narrow")),
         Step("report", "report", evidence | named("gate", "prepare", "promote", "importance", "narrow") | {"cut": "narrow cut"}),
         Step("assess", "assess", {"model": "candidate", "reference": "reference", "collections": ["seen"]}, {"model": "candidate"}),
     )
