@@ -165,14 +165,23 @@ STUDIES: dict[str, Study] = {
         tuple((variant, f"{variant}:weights={bits}") for variant in ("full", "8M", "16M") for bits in ("nf4", "int8")),
     ),
     "rivals": Study(
-        "Does a cut beat zeros in two of four weights, a learned mask, and the first layers alone, taught by the whole model?",
+        "Does a cut beat zeros in two of four weights, a learned mask, the last MLPs gone, the first layers alone taught by the whole?",
         "Mistral-7B, finetune-then-prune: Wanda 2:4 49.8 (Table 4); the cut model, prune-then-finetune, 54.3.",
-        ("8M-24%", MASKED, *_each("full", "weights=magnitude_2_4"), *_each("full", "weights=wanda_2_4"), "last10B", TRUNCATED),
+        (
+            "8M-24%",
+            MASKED,
+            *_each("full", "weights=magnitude_2_4"),
+            *_each("full", "weights=wanda_2_4"),
+            "last10B",
+            "last13M-2%",
+            TRUNCATED,
+        ),
         (
             ("full:weights=magnitude_2_4", "full:weights=wanda_2_4"),
             ("full:weights=wanda_2_4", "8M-24%"),
             ("last10B", TRUNCATED),
             ("masked", "8M-24%"),
+            ("last13M-2%", "masked"),
         ),
     ),
     "calibration-text": Study(
