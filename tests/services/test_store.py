@@ -74,6 +74,41 @@ def test_the_first_to_publish_counts(store: Store, folder: Path) -> None:
     assert store.publish(manifest(numbers={"n": 2}), folder) == first
 
 
+def overtaken(store: Store, rival: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> Store:
+    """A store whose uploads are overtaken by another worker that publishes `rival` as the same artifact."""
+    slow, upload, left = Store(store.root), Store.upload, [None] * times
+
+    def behind(self: Store, folder: Path, prefix: str) -> Any:
+        if self is slow and left:
+            left.pop()
+            store.publish(manifest(), rival)
+        return upload(self, folder, prefix)
+
+    monkeypatch.setattr(Store, "upload", behind)
+    return slow
+
+
+def test_files_of_two_that_publish_at_once_are_not_mixed(
+    store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rival = tmp_path / "rival"
+    rival.mkdir()
+    (rival / "one.json").write_text("[]")
+    published = overtaken(store, rival, monkeypatch, 1).publish(manifest(), folder)
+    assert store.find("depth", published.digest) == published
+    back = store.download(store.artifact("depth", published.digest), published.files, tmp_path / "back")
+    assert (back / "one.json").read_text() == "{}"
+    store.delete([f"{store.artifact('depth', published.digest)}/{MANIFEST}"])
+    always = overtaken(store, rival, monkeypatch, 100)
+    with pytest.raises(EffirError, match="written by other workers at the same time, whose files differ: run again"):
+        always.publish(manifest(), folder)
+
+
+def test_of_two_that_publish_the_same_files_at_once_the_first_counts(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = manifest(numbers={"n": 2})
+    assert overtaken(store, folder, monkeypatch, 1).publish(mine, folder).numbers == {"n": 1}
+
+
 def damage(store: Store, uri: str) -> None:
     bucket, key = split(uri)
     body = bytearray(store.get_bytes(uri))
