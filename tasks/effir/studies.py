@@ -15,14 +15,15 @@ UNTRAINED = "cut=reference:steps=0"
 HEALED = tuple(f"8M:regression_weight={regression}:ranking_weight={ranking}" for regression in (0, 5) for ranking in (0, 1))
 TRUNCATED = "last10B:regression_weight=5:ranking_weight=1"
 RIVALS = ("8M-24%", "last13M=last13M-2%:neuron_score=activation_norm", "last10B", "-44%")
-PROBED = {"learned_mask": 64, "in_turn": 2}
-"""Batches of a measure that is not to take the spec's: what trains takes more; what looks again after every turn takes fewer, which costs
+LEARNED = "importance_measure=learned_mask:probe_steps=64"
+IN_TURN = "importance_measure=in_turn:probe_steps=2"
+LOOKED = {"learned_mask": LEARNED, "in_turn": IN_TURN}
+"""Measures that look at other batches than the spec's: what trains takes more; what looks again after every turn takes fewer, which costs
 it about as many forward passes as leave_one_out with eight."""
-LEARNED = f"importance_measure=learned_mask:probe_steps={PROBED['learned_mask']}"
 MASKED = f"masked=full:target_parameters={{last10B}}:{LEARNED}:neuron_score=activation_norm"
 MILD = ("4M-15%", "last8M", "last6B", "24A", "-27%")
 HARSH = ("14M-37%", "last20M", "last15B", "-67%")
-CHOSEN = f"importance_measure=in_turn:importance_of=reference:probe_steps={PROBED['in_turn']}:neuron_score=activation_norm"
+CHOSEN = f"{IN_TURN}:importance_of=reference:neuron_score=activation_norm"
 TAUGHT = ("none", "minilm:teacher_temperature=0.05:kl_weight=1")
 FADED = tuple(f"last10B:fade_steps={fade}:regression_weight={regression}" for regression in (0, 5) for fade in (0, 20))
 AS_MANY = re.compile(r"\{(\w+)\}")
@@ -74,9 +75,8 @@ def _at_equal_size(last: str, *rivals: str) -> tuple[str, ...]:
 
 
 def _by(variant: str, measure: str) -> str:
-    """The variant by a measure of importance, looking at PROBED batches."""
-    batches = f":probe_steps={PROBED[measure]}" if measure in PROBED else ""
-    return f"{variant}:importance_measure={measure}{batches}"
+    """The variant by a measure of importance, which looks at as many batches as it takes."""
+    return f"{variant}:{LOOKED.get(measure, f'importance_measure={measure}')}"
 
 
 def _to(last: str, *others: str) -> tuple[tuple[str, str], ...]:
